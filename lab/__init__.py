@@ -1,0 +1,1 @@
+"""lab: the package of the book *Generating Cells*. Import the module that a chapter names: `from lab import data, vae`."""

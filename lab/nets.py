@@ -1,0 +1,49 @@
+"""The few networks that every chapter shares."""
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(*sizes: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+    """Linear layers of the given sizes with an activation between each two: mlp(2, 64, 1) has one hidden layer."""
+    layers = []
+    for n_in, n_out in zip(sizes, sizes[1:]):
+        layers += [nn.Linear(n_in, n_out), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+class TimeEmbedding(nn.Module):
+    """t (B,) in [0, 1] -> (B, n): sines and cosines at geometric frequencies (Vaswani et al. 2017), from one period over
+    the unit interval to `fastest` periods."""
+
+    def __init__(self, n: int, fastest: float = 1000.0):
+        super().__init__()
+        if n % 2:
+            raise ValueError(f"a time embedding pairs sines with cosines: n must be even, got {n}")
+        self.register_buffer("frequency", 2 * math.pi * torch.logspace(0, math.log10(fastest), n // 2))
+
+    def forward(self, t: Tensor) -> Tensor:
+        phase = t[:, None] * self.frequency                              # (B, n / 2)
+        return torch.cat([phase.sin(), phase.cos()], -1)
+
+
+class MLP(nn.Module):
+    """net(x, t, cond): x (B, D), t () or (B,), cond (B, C) or None -> (B, n_out), time and condition entering every layer."""
+
+    def __init__(self, n_in: int, n_out: int, n_hidden: int = 128, n_layers: int = 3, n_cond: int = 0, n_time: int = 32):
+        super().__init__()
+        self.time, self.n_cond = TimeEmbedding(n_time), n_cond
+        sizes = [n_in] + n_layers * [n_hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
+        self.shifts = nn.ModuleList(nn.Linear(n_time + n_cond, n_hidden) for _ in range(n_layers))
+        self.out = nn.Linear(n_hidden, n_out)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        if (0 if cond is None else cond.shape[-1]) != self.n_cond:
+            raise ValueError(f"this network was built for a condition of {self.n_cond} numbers a cell; pass exactly those")
+        context = self.time(t.expand(len(x)))
+        context = context if cond is None else torch.cat([context, cond], -1)
+        for layer, shift in zip(self.layers, self.shifts):
+            x = nn.functional.silu(layer(x) + shift(context))            # (B, H)
+        return self.out(x)
