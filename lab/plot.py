@@ -1,0 +1,112 @@
+"""One look for every figure: transparent, mid-grey lettering, so that the same picture is legible on white and on black."""
+import base64
+import hashlib
+import html
+import inspect
+import io
+import json
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+GREY = "#777777"
+CYCLE = ["#1f8fc4", "#d9730d", "#2a9d78", "#c0569b", "#8d7bd8", "#b08a00", "#d1495b", "#5b8c3a", "#a0693f", "#4f83a8"]
+CELL_TYPES = {                                   # PBMC, one colour per type throughout the book; related types are neighbours
+    "CD14+ Monocyte": "#d9730d", "Dendritic": "#b08a00",
+    "CD19+ B": "#8d7bd8", "CD34+": "#d1495b", "CD56+ NK": "#c0569b",
+    "CD4+/CD25 T Reg": "#2a9d78", "CD4+/CD45RA+/CD25- Naive T": "#5b8c3a", "CD4+/CD45RO+ Memory": "#1fa7a0",
+    "CD8+ Cytotoxic T": "#1f8fc4", "CD8+/CD45RA+ Naive Cytotoxic": "#6f8fd0",
+}
+
+
+def style() -> None:
+    """Set the book's matplotlib style for this session."""
+    mpl.rcParams.update({
+        "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.figsize": (6.4, 3.4),
+        "figure.dpi": 150, "savefig.dpi": 150, "figure.constrained_layout.use": True, "font.size": 9,
+        "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.titlesize": 9.5,
+        "axes.prop_cycle": mpl.cycler(color=CYCLE), "lines.linewidth": 1.6, "legend.frameon": False,
+        "image.cmap": "viridis", "svg.hashsalt": "lab",
+    })
+
+
+def color(label: str) -> str:
+    """The colour of a cell type: the book's own for the PBMC types, else one fixed by the name."""
+    if label in CELL_TYPES:
+        return CELL_TYPES[label]
+    return CYCLE[int(hashlib.sha256(str(label).encode()).hexdigest(), 16) % len(CYCLE)]
+
+
+def scatter(xy, labels, *, ax=None, size: float = 6, named: bool = True):
+    """Points (N, 2) coloured by label (N,), each label written at its group's median. Returns the axes."""
+    xy, labels = np.asarray(xy), np.asarray(labels).astype(str)
+    if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(labels):
+        raise ValueError(f"scatter draws points (N, 2) with N labels; got {xy.shape} and {len(labels)} labels")
+    ax = ax or plt.subplots(figsize=(5.2, 4.2))[1]
+    for label in sorted(set(labels)):
+        at = labels == label
+        ax.scatter(*xy[at].T, s=size, color=color(label), lw=0, alpha=0.8, label=label)
+        if named:
+            ax.annotate(label, np.median(xy[at], 0), color=color(label), fontsize=7, weight="bold", ha="center")
+    return ax
+
+
+def source(*objects):
+    """The source of functions or classes as the package has it, highlighted on the site and in Colab."""
+    from IPython.display import Markdown
+    return Markdown("```python\n" + "\n\n".join(inspect.getsource(o).rstrip() for o in objects) + "\n```")
+
+
+class Animation:
+    """A player for a notebook: still first frame, play button, slider. Made by `animate`."""
+
+    def __init__(self, frames: list[bytes], alt: str):
+        self.frames, self.alt = [base64.b64encode(f).decode() for f in frames], alt
+
+    def __repr__(self) -> str:
+        return f"Animation of {len(self.frames)} frames: {self.alt}"
+
+    def _repr_html_(self) -> str:
+        key, n, alt = "a" + hashlib.sha256(self.alt.encode()).hexdigest()[:8], len(self.frames), html.escape(self.alt, quote=True)
+        return f"""<div class="lab-animation" id="{key}">
+<img src="data:image/png;base64,{self.frames[0]}" alt="{alt}" style="max-width:100%">
+<div><button type="button">Play</button>
+<input type="range" min="0" max="{n - 1}" value="0" style="width:60%" aria-label="frame"></div>
+<script>(function () {{
+const frames = {json.dumps(self.frames)}, box = document.getElementById("{key}");
+const img = box.querySelector("img"), slider = box.querySelector("input"), button = box.querySelector("button");
+const show = () => {{ img.src = "data:image/png;base64," + frames[slider.value]; }};
+let timer = null;
+const stop = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
+slider.addEventListener("input", show);
+button.addEventListener("click", () => {{
+  if (timer) return stop();
+  button.textContent = "Stop";
+  if (+slider.value === {n - 1}) slider.value = 0;
+  timer = setInterval(() => {{ slider.value = +slider.value + 1; show(); if (+slider.value === {n - 1}) stop(); }}, 200);
+}});
+}})();</script></div>"""
+
+
+def animate(fig, draw, frames, alt: str) -> Animation:
+    """Call draw(frame) for each of at most 40 `frames` and keep a picture of `fig` after each; at most 1.5 MB in all.
+
+    `alt` says in words what the reader should see happen; it is required.
+    """
+    frames = list(frames)
+    if not alt or len(alt) < 20:
+        raise ValueError("an animation needs an alt text: say in a sentence what moves and where it ends")
+    if not 1 <= len(frames) <= 40:
+        raise ValueError(f"an animation has 1 to 40 frames, got {len(frames)}: show every n-th step")
+    pictures = []
+    for frame in frames:
+        draw(frame)
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=100)
+        pictures.append(buffer.getvalue())
+    plt.close(fig)
+    if (size := sum(map(len, pictures))) > 1_500_000:
+        raise ValueError(f"the frames take {size / 1e6:.1f} MB, more than the 1.5 MB a page may carry: fewer or smaller frames")
+    return Animation(pictures, alt)
