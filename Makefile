@@ -1,0 +1,50 @@
+# make book | test | notebooks | bench.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
+
+.DEFAULT_GOAL := book
+.PHONY: book test notebooks bench executed clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+LOCK := .binder/requirements.txt
+
+# What is published and compared never depends on the machine: no data of its own, no GPU, one thread per kernel
+# (the number of threads changes a trained loss in the seventh digit), the notebook's own figures.
+unexport LAB_DATA MPLBACKEND DISPLAY
+export ACCELERATE_USE_CPU := true
+export CUDA_VISIBLE_DEVICES :=
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export NUMBA_NUM_THREADS := 1
+export PYTHONHASHSEED := 0
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+book: executed
+	@$(BIN)/jupyter-book build -q -W --keep-going . || { rm -rf _build/html _build/.doctrees; exit 1; }
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+# The last step of a failed build is to forget it: Sphinx reports a warning only while it reads the page.
+
+executed: $(BIN)/.ready
+	@$(BIN)/python book/_ext/execute.py
+
+test: book
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 300 tests book
+
+notebooks: executed
+	@$(BIN)/python book/_ext/reader.py
+
+bench: $(BIN)/.ready
+	$(BIN)/python -m pip install -q -r .ci/bench.txt -c $(LOCK)
+	$(BIN)/python tests/bench
+
+$(BIN)/.ready: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The book needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install -q --index-url $(TORCH_INDEX) $(shell grep ^torch== $(LOCK)))
+	$(BIN)/python -m pip install -q -r $(LOCK)
+	$(BIN)/python -m pip install -q --no-deps -e .
+	@touch $@
+
+clean:
+	rm -rf _build

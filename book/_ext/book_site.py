@@ -1,0 +1,36 @@
+"""What the site needs beyond Jupyter Book: pages follow `lab`, no script from another host, downloads that read well."""
+
+import shutil
+from pathlib import Path
+
+import execute
+
+
+def changed_pages(app, env, added, changed, removed):
+    """Sphinx looks at a page's own date; its outputs also follow `lab` and the lock."""
+    known, env.output_keys = getattr(env, "output_keys", {}), {str(p.with_suffix("")): execute.key(p) for p in execute.notebook_pages()}
+    return [page for page, key in env.output_keys.items() if key != known.get(page) and page not in added]
+
+
+def drop_thebe(app, pagename, templatename, context, doctree):
+    """The theme adds thebe (live cells, loaded from a CDN) whatever the configuration says."""
+    def wanted(script):
+        body = getattr(script, "attributes", {}).get("body") or ""
+        return "thebe" not in f"{getattr(script, 'filename', script)}{body}"
+    context["script_files"] = [s for s in context.get("script_files", []) if wanted(s)]
+    context["css_files"] = [s for s in context.get("css_files", []) if wanted(s)]
+
+
+def offer_reader_notebook(app, pagename, templatename, context, doctree):
+    """The download button gives the notebook that Colab opens, not the raw MyST one."""
+    reader = (Path(app.srcdir) / pagename).with_suffix(".ipynb")
+    offered = Path(app.outdir, "_sources", pagename).with_suffix(".ipynb")
+    if reader.exists() and offered.exists():
+        shutil.copyfile(reader, offered)
+
+
+def setup(app):
+    app.connect("env-get-outdated", changed_pages)
+    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("html-page-context", offer_reader_notebook, priority=901)
+    return {"parallel_read_safe": True, "version": "1"}
