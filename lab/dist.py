@@ -43,10 +43,10 @@ class NegativeBinomial(Distribution):
         in float64: its terms reach 1e7 and cancel to a few nats."""
         mean, theta, x = torch.broadcast_tensors(self._mean, self.theta, x)
         log_zero = -theta * torch.log1p(mean / theta)
-        at = x.nonzero(as_tuple=True)
-        m, r, k = mean[at].double(), theta[at].double(), x[at].double()
+        at = x.reshape(-1).nonzero().squeeze(1)
+        m, r, k = (v.reshape(-1)[at].double() for v in (mean, theta, x))
         more = torch.lgamma(k + r) - torch.lgamma(r) - torch.lgamma(k + 1) + k * (m.log() - (m + r).log())
-        return log_zero.index_put(at, more.to(log_zero.dtype), accumulate=True)
+        return log_zero.reshape(-1).index_add(0, at, more.to(log_zero.dtype)).view(x.shape)
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:

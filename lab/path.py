@@ -76,6 +76,7 @@ def like(t: Tensor, x: Tensor) -> Tensor:
 
 def rate(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """df/dt by forward-mode differentiation, so that no path carries a hand-written derivative."""
+    t = t.contiguous()
     return torch.func.jvp(f, (t,), (torch.ones_like(t),))[1]
 
 

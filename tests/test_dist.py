@@ -1,0 +1,104 @@
+"""Negative binomials: equal to scipy, finite everywhere a count can be, and refused where there is none."""
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import gammaln
+from torch.distributions import Independent, Poisson
+
+from lab.dist import ZeroInflated, negative_binomial
+
+
+def scipy_nb(x, mean, theta):
+    return stats.nbinom.logpmf(x, theta, theta / (theta + mean))
+
+
+def exact_nb(x, mean, theta):
+    """With 50 digits: at theta = 1e6 and mean = 1e-8, scipy's own 1 - theta / (theta + mean) has lost them."""
+    with mpmath.workdps(50):
+        x, mean, theta = mpmath.mpf(x), mpmath.mpf(mean), mpmath.mpf(theta)
+        return float(mpmath.loggamma(x + theta) - mpmath.loggamma(theta) - mpmath.loggamma(x + 1)
+                     + theta * mpmath.log(theta / (theta + mean)) + x * mpmath.log(mean / (theta + mean)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 3000), st.floats(1e-3, 1e4), st.floats(1e-2, 1e3))
+def test_log_prob_equals_scipy_to_the_last_digits(x, mean, theta):
+    m, r, k = (torch.tensor(v, dtype=torch.float64) for v in (mean, theta, x))
+    got = negative_binomial(m, r).log_prob(k).item()
+    want = scipy_nb(x, mean, theta)
+    largest = abs(gammaln(x + theta)) + abs(gammaln(theta)) + gammaln(x + 1) + x * abs(np.log(mean + theta)) + 1
+    assert abs(got - want) <= 1e-12 * largest                        # relative to the terms that cancel
+
+
+def test_log_prob_equals_scipy_to_1e12_on_a_grid_of_ordinary_genes():
+    x = torch.arange(0, 60).double()[:, None, None]
+    mean, theta = torch.tensor([0.05, 0.7, 3.0, 20.0]).double()[:, None], torch.tensor([0.3, 1.0, 5.0]).double()
+    got = negative_binomial(mean, theta).log_prob(x).numpy()
+    np.testing.assert_allclose(got, scipy_nb(x.numpy(), mean.numpy(), theta.numpy()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [1e-8, 1e-3, 1.0, 1e4, 1e8])
+@pytest.mark.parametrize("theta", [1e-4, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("x", [0, 1, 37, 1_000_000])
+def test_float32_values_and_gradients_are_finite_and_right_at_the_extremes(mean, theta, x):
+    m, r = torch.tensor(mean).requires_grad_(), torch.tensor(theta).requires_grad_()
+    gate = torch.tensor(-2.0).requires_grad_()
+    d = negative_binomial(m, r)
+    value = d.log_prob(torch.tensor(float(x)))
+    (value + ZeroInflated(d, gate).log_prob(torch.tensor(float(x)))).backward()
+    assert value.isfinite() and all(p.grad.isfinite() for p in (m, r, gate))
+    want = exact_nb(x, m.double().item(), r.double().item())
+    assert abs(value.item() - want) < 1e-5 * abs(want) + 2e-4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_equal_finite_differences_in_float64(seed):
+    g = torch.Generator().manual_seed(seed)
+    m, r = (torch.rand(5, 7, generator=g).double() * 5 + 0.1).requires_grad_(), (torch.rand(7, generator=g).double() * 3 + 0.2).requires_grad_()
+    x = torch.poisson(torch.rand(5, 7, generator=g) * 4, generator=g).double()
+    assert torch.autograd.gradcheck(lambda m, r: negative_binomial(m, r).log_prob(x), (m, r))
+
+
+def test_it_is_the_poisson_when_theta_is_large():
+    x, mean = torch.arange(0, 30).double(), torch.tensor(6.0).double()
+    torch.testing.assert_close(negative_binomial(mean, torch.tensor(1e6).double()).log_prob(x),
+                               Poisson(mean).log_prob(x), rtol=0, atol=3e-4)      # differs by ((x - mean)^2 - x) / 2 theta
+
+
+@pytest.mark.parametrize("gate", [-3.0, 0.4, 5.0])
+def test_zero_inflation_sums_to_one_with_the_mean_and_variance_it_claims(gate):
+    k = torch.arange(0, 2000).double()
+    d = ZeroInflated(negative_binomial(torch.tensor(3.2).double(), torch.tensor(1.7).double()), torch.tensor(gate).double())
+    p = d.log_prob(k).exp()
+    torch.testing.assert_close(p.sum(), torch.tensor(1.0).double())
+    torch.testing.assert_close((p * k).sum(), d.mean)
+    torch.testing.assert_close((p * k**2).sum() - d.mean**2, d.variance)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_samples_follow_the_probabilities(seed):
+    torch.manual_seed(seed)
+    for d in (negative_binomial(torch.tensor(2.5), torch.tensor(0.8)),
+              ZeroInflated(negative_binomial(torch.tensor(2.5), torch.tensor(0.8)), torch.tensor(-0.5))):
+        n = 40_000
+        seen = torch.bincount(d.sample((n,)).long().clamp(max=12), minlength=13)[:12]
+        expected = n * d.log_prob(torch.arange(12.0)).exp()
+        chi2 = ((seen - expected) ** 2 / expected).sum().item()
+        assert stats.chi2.sf(chi2, 12) > 1e-4
+
+
+def test_the_batch_broadcasts_like_any_torch_distribution():
+    d = ZeroInflated(negative_binomial(torch.ones(4, 5), torch.ones(5)), torch.zeros(5))
+    assert Independent(d, 1).log_prob(torch.zeros(4, 5)).shape == (4,)
+    assert negative_binomial(torch.ones(3, 1, 5), torch.ones(5)).log_prob(torch.zeros(4, 5)).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("mean, theta, word", [(0.0, 1.0, "mean"), (-1.0, 1.0, "mean"), (float("nan"), 1.0, "mean"),
+                                               (1.0, 0.0, "theta"), (1.0, float("inf"), "theta")])
+def test_impossible_parameters_are_refused_by_name(mean, theta, word):
+    with pytest.raises(ValueError, match=f"needs {word} > 0"):
+        negative_binomial(torch.tensor([1.0, mean]), torch.tensor(theta))
