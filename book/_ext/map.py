@@ -1,7 +1,7 @@
 """The map of the book: thirty chapters, their prerequisites and three learning paths, as inline SVG and as text.
 
-`{chapter-map}` draws it twice, for wide and for narrow columns (map.css shows one); `{learning-path} drug` lists one path.
-A chapter that stands in the book's contents is a link, one that is not written yet is grey: nothing here lists which are.
+`{chapter-map}` draws it twice, for wide and for narrow pages (map.css shows one); `{learning-path} drug` lists one path.
+A chapter that stands in the book is a link, one that is not written yet is grey: nothing here says which are.
 """
 from html import escape
 
@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 PATHS = {"expression": "Gene expression", "drug": "Drug response", "mathematics": "Mathematics"}
 PARTS = {0: "Start", 1: "Latent variables", 6: "Evaluation", 7: "Diffusion", 15: "Flows", 17: "Energies",
-         18: "Predicting in latent space", 21: "Applications"}                            # number of a part's first chapter
+         18: "Predicting in latent space", 21: "Applications"}                  # number of a part's first chapter
 # number: (page, title with its line break, chapters it needs, initials of its paths)
 CHAPTERS = {
     0: ("start/00-cells-are-counts", "Cells are|counts", (), "edm"),
@@ -31,7 +31,7 @@ CHAPTERS = {
     15: ("flows/15-flow-matching", "Flow|matching", (10, 11), "m"),
     16: ("flows/16-snapshots-to-trajectories", "Snapshots to|trajectories", (15,), "m"),
     17: ("energy/17-energy-based-models", "Energy-based|models", (8,), "m"),
-    18: ("predictive/18-jepa", "Joint-embedding|prediction", (1,), "d"),
+    18: ("predictive/18-jepa", "Embeddings|that predict", (1,), "d"),
     19: ("predictive/19-joint-latent-spaces", "Joint latent|spaces", (15, 18), ""),
     20: ("predictive/20-world-models", "World|models", (18,), ""),
     21: ("applications/21-expression-prediction", "Predicting|expression", (3, 10), "e"),
@@ -39,13 +39,13 @@ CHAPTERS = {
     23: ("applications/23-perturbation-models", "Perturbation|models", (3, 12, 22), "d"),
     24: ("applications/24-scppdm", "Drugs and|doses", (13, 23), "d"),
     25: ("applications/25-perturb-jepa", "Perturb-JEPA", (18, 22), "d"),
-    26: ("applications/26-bimamba", "Transcriptome|as a sequence", (21,), "e"),
+    26: ("applications/26-bimamba", "Expression as|a sequence", (21,), "e"),
     27: ("applications/27-embedding-cells", "Embedding|cells", (22,), "d"),
     28: ("applications/28-synthetic-data", "Synthetic|data", (12, 13), "e"),
     29: ("applications/29-scoreboard", "Scoreboard", (13, 15, 17), ""),
 }
 COLUMNS = ((0,), (1, 7), (18, 6, 5, 4, 2, 9, 8), (20, 22, 3, 12, 10, 14, 11, 17), (25, 27, 23, 21, 13, 15),
-           (19, 24, 26, 28, 16, 29))                                 # wide layout, top to bottom: every arrow points right
+           (19, 24, 26, 28, 16, 29))                       # wide layout, top to bottom: every arrow points right
 PITCH, STEP, WIDTH, HEIGHT = 158, 68, 128, 48                        # of the wide layout, px at scale 1
 
 
@@ -56,7 +56,8 @@ def on(*chapters):
 
 def mark(path, x, y):
     """The sign of a path (circle, square, triangle: not by colour alone), centred on (x, y)."""
-    d = {"expression": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", "drug": "M-4.5-4.5h9v9h-9z", "mathematics": "M0-5.5 6 5H-6z"}
+    d = {"expression": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0", "drug": "M-4.5-4.5h9v9h-9z",
+         "mathematics": "M0-5.5 6 5H-6z"}
     return f'<path class="mark {path}" d="{d[path]}" transform="translate({x:g} {y:g})"/>'
 
 
@@ -74,12 +75,13 @@ def node(n, x, y, width, height, inside, url):
 
 def svg(name, width, height, edges, boxes):
     """One drawing, arrows under the boxes."""
-    head = f'<marker id="tip-{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">' \
-           '<path d="M0 .8 7.5 4 0 7.2z"/></marker>'
+    tip = (f'<marker id="tip-{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+           'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 .8 7.5 4 0 7.2z"/></marker>')
     lines = "".join(f'<path class="edge {on(a, b)}" d="{d}" marker-end="url(#tip-{name})"/>' for a, b, d in edges)
-    return (f'<svg class="{name}" viewBox="0 0 {width} {height}" role="group" aria-labelledby="{name}-title {name}-desc">'
-            f'<title id="{name}-title">Map of the book</title><desc id="{name}-desc">Thirty chapters; an arrow leads from '
-            f'a chapter to one that needs it.</desc><defs>{head}</defs>{lines}{"".join(boxes)}</svg>')
+    label = (f'<title id="{name}-title">Map of the book</title><desc id="{name}-desc">Thirty chapters; '
+             'an arrow leads from a chapter to one that needs it.</desc>')
+    return (f'<svg class="{name}" viewBox="0 0 {width} {height}" role="group" '
+            f'aria-labelledby="{name}-title {name}-desc">{label}<defs>{tip}</defs>{lines}{"".join(boxes)}</svg>')
 
 
 def wide(urls):
@@ -95,14 +97,14 @@ def wide(urls):
     for b, (_, title, needs, _) in CHAPTERS.items():
         c, y = place[b]
         for a in needs:
-            (ca, ya), slots = place[a], [n for n in CHAPTERS[b][2]]
+            ca, ya = place[a]
             stops = [(2 + ca * PITCH + WIDTH, ya)]
             for k in range(ca + 1, c):            # a long arrow passes between the boxes of the columns that it crosses
                 line = ya + (y - ya) * (k - ca) / (c - ca)
                 free = min(gaps[k], key=lambda g: abs(g - line))
                 stops += [(2 + k * PITCH, free), (2 + k * PITCH + WIDTH, free)]
-            order = sorted(slots, key=lambda m: place[m][1])
-            stops.append((2 + c * PITCH, y + 10 * (order.index(a) - (len(order) - 1) / 2)))
+            above = sum(place[n][1] < ya for n in needs)          # arrowheads stand side by side, in their order
+            stops.append((2 + c * PITCH, y + 10 * (above - (len(needs) - 1) / 2)))
             d = f"M{stops[0][0]:g} {stops[0][1]:g}"
             for (x0, y0), (x1, y1) in zip(stops, stops[1:]):
                 half = (x1 - x0) / 2
@@ -133,8 +135,9 @@ def narrow(urls):
     edges = []
     for b, (_, _, needs, _) in CHAPTERS.items():
         for a in needs:
-            reach = 62 - min(10 + 2.6 * (b - a), 74)          # a cubic's middle lies at three quarters of its handles
-            edges.append((a, b, f"M62 {place[a] + 9:g}C{reach:g} {place[a] + 9:g} {reach:g} {place[b] - 6:g} 62 {place[b] - 6:g}"))
+            reach = 62 - 19 * (b - a) ** .5           # a cubic's middle lies at three quarters of its handles
+            y0, y1 = place[a] + 9, place[b] - 6
+            edges.append((a, b, f"M62 {y0:g}C{reach:.0f} {y0:g} {reach:.0f} {y1:g} 62 {y1:g}"))
     return svg("narrow", 350, y, edges, boxes)
 
 
@@ -145,8 +148,8 @@ class ChapterMap(SphinxDirective):
         urls = written(self.env, self.env.docname)
         names = {"all": "All chapters"} | PATHS
         inputs = "".join(f'<input type="radio" name="path" id="path-{k}"{" checked" * (k == "all")}>' for k in names)
-        labels = "".join(f'<label for="path-{k}">' + (f'<svg viewBox="-8 -8 16 16" aria-hidden="true">{mark(k, 0, 0)}</svg>'
-                         if k in PATHS else "") + f"{v}</label>" for k, v in names.items())
+        signs = {k: f'<svg viewBox="-8 -8 16 16" aria-hidden="true">{mark(k, 0, 0)}</svg>' for k in PATHS}
+        labels = "".join(f'<label for="path-{k}">{signs.get(k, "")}{v}</label>' for k, v in names.items())
         html = f'<nav class="chapter-map" aria-label="Map of the book">{inputs}<div class="paths">{labels}</div>' \
                f'{wide(urls)}{narrow(urls)}</nav>'
         return [nodes.raw("", html, format="html")]
@@ -161,8 +164,9 @@ class LearningPath(SphinxDirective):
         urls, items = written(self.env, self.env.docname), []
         for n, (_, title, _, initials) in CHAPTERS.items():
             if self.arguments[0][0] in initials:
-                text = f"{n}&nbsp;{escape(title.replace('|', ' '))}"
-                items.append(f'<li><a href="{urls[n]}">{text}</a></li>' if n in urls else f'<li class="planned">{text}</li>')
+                text = f"{n} {escape(title.replace('|', ' '))}"
+                text = f'<a href="{urls[n]}">{text}</a>' if n in urls else f'<span class="planned">{text}</span>'
+                items.append(f"<li>{text}</li>")
         return [nodes.raw("", f'<ul class="learning-path">{"".join(items)}</ul>', format="html")]
 
 
