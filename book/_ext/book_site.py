@@ -1,5 +1,6 @@
 """What the site needs beyond Jupyter Book: pages follow `lab`, no script from another host, downloads that read well."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,16 @@ def changed_pages(app, env, added, changed, removed):
     """Sphinx looks at a page's own date; its outputs also follow `lab` and the lock."""
     known, env.output_keys = getattr(env, "output_keys", {}), {str(p.with_suffix("")): execute.key(p) for p in execute.notebook_pages()}
     return [page for page, key in env.output_keys.items() if key != known.get(page) and page not in added]
+
+
+def number_by_chapter(app, env):
+    """Figure 1.2 is the second of chapter 1 (Sphinx would count through the book): chapter numbers are the map's."""
+    for page, kinds in env.toc_fignumbers.items():
+        chapter = re.match(r"(\d\d)-", Path(page).name)
+        for kind, numbers in kinds.items():
+            for i, anchor in enumerate(sorted(numbers, key=numbers.get), start=1):
+                numbers[anchor] = (int(chapter[1]), i) if chapter else (i,)
+    return []
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
@@ -31,6 +42,7 @@ def offer_reader_notebook(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("env-get-outdated", changed_pages)
+    app.connect("env-get-updated", number_by_chapter, priority=900)   # after Sphinx has numbered them
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", offer_reader_notebook, priority=901)
     return {"parallel_read_safe": True, "version": "1"}
