@@ -20,13 +20,17 @@ def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
     Refused: no cells, no genes, duplicate gene names, a missing layer, NaN, infinite, negative or fractional values, a cell without a
     single count. `layer="X"` reads X. On-disk matrices are read 4,096 rows at a time.
     """
-    matrix = _matrix(adata, layer)
-    totals = np.concatenate([_totals(_rows(matrix, slice(start, start + CHUNK)), layer)
-                             for start in range(0, adata.n_obs, CHUNK)])
+    totals = count_totals(adata, layer)
     if (totals == 0).any():
         raise DataError(f"{(totals == 0).sum()} of {adata.n_obs} cells have no count in these {adata.n_vars} genes (first: "
-                        f"{adata.obs_names[totals == 0][0]!r}); remove them, adata = adata[total > 0], before training")
+                        f"{adata.obs_names[totals == 0][0]!r}); remove them before training, prepare() does")
     return totals
+
+
+def count_totals(adata: ad.AnnData, layer: str) -> np.ndarray:
+    """As `check_counts`, but a cell may be empty: `prepare` and `thin` meet such cells."""
+    matrix = _matrix(adata, layer)
+    return np.concatenate([_totals(matrix[start:start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)])
 
 
 def loader(adata: ad.AnnData, *obs: str, layer: str | None = "counts", size: int = 128, shuffle: bool = True, seed: int = 0,
@@ -85,7 +89,7 @@ class Cells(Dataset):
         if sparse.issparse(self.matrix):
             return torch.from_numpy(_dense(self.matrix[index.numpy()]))
         where, back = np.unique(index.numpy(), return_inverse=True)   # disks and h5py want rows in order, each once
-        return torch.from_numpy(_dense(_rows(self.matrix, where))[back])
+        return torch.from_numpy(_dense(self.matrix[where])[back])
 
 
 class Order(Sampler):
@@ -128,10 +132,6 @@ def _matrix(adata: ad.AnnData, layer: str):
     return matrix
 
 
-def _rows(matrix, rows):
-    return matrix[rows]
-
-
 def _dense(rows) -> np.ndarray:
     rows = rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
     return np.ascontiguousarray(rows, dtype=np.float32)
@@ -156,7 +156,7 @@ def _totals(rows, layer: str) -> np.ndarray:
 
 def _check_finite(matrix, n: int) -> None:
     for start in range(0, n, CHUNK):
-        if not np.isfinite(_values(_rows(matrix, slice(start, start + CHUNK)))).all():
+        if not np.isfinite(_values(matrix[start:start + CHUNK])).all():
             raise DataError("X holds NaN or infinite values; drop or impute them before training")
 
 
