@@ -13,10 +13,9 @@ import numpy as np
 GREY = "#777777"
 CYCLE = ["#1f8fc4", "#d9730d", "#2a9d78", "#c0569b", "#8d7bd8", "#b08a00", "#d1495b", "#5b8c3a", "#a0693f", "#4f83a8"]
 CELL_TYPES = {                                   # PBMC, one colour per type throughout the book; related types are neighbours
-    "CD14+ Monocyte": "#d9730d", "Dendritic": "#b08a00",
-    "CD19+ B": "#8d7bd8", "CD34+": "#d1495b", "CD56+ NK": "#c0569b",
-    "CD4+/CD25 T Reg": "#2a9d78", "CD4+/CD45RA+/CD25- Naive T": "#5b8c3a", "CD4+/CD45RO+ Memory": "#1fa7a0",
-    "CD8+ Cytotoxic T": "#1f8fc4", "CD8+/CD45RA+ Naive Cytotoxic": "#6f8fd0",
+    "CD14 monocyte": "#d9730d", "dendritic": "#b08a00", "B": "#8d7bd8", "CD34 progenitor": "#d1495b", "NK": "#c0569b",
+    "CD4 T regulatory": "#2a9d78", "CD4 T naive": "#5b8c3a", "CD4 T memory": "#1fa0a0",
+    "CD8 T cytotoxic": "#1f8fc4", "CD8 T naive": "#6f8fd0",
 }
 
 
