@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import execute
+import lab_reference
 
 
 def changed_pages(app, env, added, changed, removed):
     """Sphinx looks at a page's own date; its outputs also follow `lab` and the lock."""
-    known, env.output_keys = getattr(env, "output_keys", {}), {str(p.with_suffix("")): execute.key(p) for p in execute.notebook_pages()}
-    return [page for page, key in env.output_keys.items() if key != known.get(page) and page not in added]
+    keys = {str(p.with_suffix("")): execute.key(p) for p in execute.notebook_pages()}
+    keys[lab_reference.PAGE] = execute.digest(execute.files_of("*"))
+    known, env.output_keys = getattr(env, "output_keys", {}), keys
+    return [page for page, key in keys.items() if key != known.get(page) and page in env.found_docs - added]
 
 
 def number_by_chapter(app, env):

@@ -71,11 +71,15 @@ def files_of(module):
 def key(page):
     """Digest of what the page's outputs depend on beside its cells: the `lab` modules it reaches, and the lock."""
     source = "\n".join(c.source for c in read(page).cells if c.cell_type == "code")
-    files = {ROOT / "lab/__init__.py", ROOT / ".binder/requirements.txt"}.union(*map(files_of, lab_modules(source)))
-    digest = hashlib.sha256(sys.version.encode())
+    return digest({ROOT / "lab/__init__.py", ROOT / ".binder/requirements.txt"}.union(*map(files_of, lab_modules(source))))
+
+
+def digest(files):
+    """One digest of the files' names and contents, and of the Python that reads them."""
+    sha = hashlib.sha256(sys.version.encode())
     for f in sorted(files):
-        digest.update(str(f.relative_to(ROOT)).encode() + b"\0" + f.read_bytes())
-    return digest.hexdigest()
+        sha.update(str(f.relative_to(ROOT)).encode() + b"\0" + f.read_bytes())
+    return sha.hexdigest()
 
 
 def run(page):

@@ -10,7 +10,7 @@ ADMONITIONS = {"admonition", "note", "tip", "important", "warning", "hint", "see
 THEOREMS = {"theorem", "lemma", "proposition", "corollary", "definition", "remark", "example", "algorithm", "assumption"}
 DIRECTIVES = ADMONITIONS | {f"prf:{t}" for t in THEOREMS} | {
     "prf:proof", "dropdown", "exercise-start", "exercise-end", "solution-start", "solution-end", "math", "figure", "image", "table",
-    "code-block", "bibliography"}
+    "code-block"}
 ROLES = {"eq", "cite:t", "cite:p", "numref", "ref", "doc", "term", "prf:ref", "math"}
 ROLE = re.compile(r"\{([\w:-]+)\}`([^`]+)`")
 

@@ -127,13 +127,6 @@ def cite(keys, parenthesis):
     return f"({'; '.join(shown)})" if parenthesis else ", ".join(shown)
 
 
-def references(page):
-    """The works that the page cites, as a list."""
-    keys = {k.strip() for _, ks in re.findall(r"\{cite:([tp])\}`([^`]+)`", (ROOT / page).read_text()) for k in ks.split(",")}
-    entries = sorted((bibliography()[k] for k in keys), key=lambda e: (surnames(e), e.fields["year"]))
-    return "\n".join(f"- {surnames(e)} ({e.fields['year']}). [{re.sub('[{}]', '', e.fields['title'])}]({address(e)})." for e in entries)
-
-
 def role(page, match):
     """A role as text or link."""
     name, content = match[1], match[2]
@@ -216,8 +209,6 @@ def render(page, block):
     if name in {"figure", "image"}:
         picture = links(page, f"![{block.options.get('alt', '')}]({block.title})")
         return "\n\n".join(filter(None, [picture, name == "figure" and f"**Figure {number}.** {markdown(page, block.body)}"]))
-    if name == "bibliography":
-        return references(page)
     if name not in DIRECTIVES:
         raise ValueError(f"{page}: the directive {{{name}}} has no form in a reader notebook: use one of {sorted(DIRECTIVES)}")
     body = markdown(page, block.body)
