@@ -1,0 +1,242 @@
+"""The command line, `python -m lab`: `doctor` looks at this machine, `data` lists the data sets, `train` fits a model to your own cells.
+
+Bad input ends in one sentence on stderr and a non-zero exit. Nothing heavy is imported before the command and its options are
+known to be right.
+"""
+import difflib
+import functools
+import importlib.metadata as metadata
+import importlib.util
+import io
+import math
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Genes = Annotated[int | Literal["all"] | None, tyro.conf.arg(
+    metavar="INT|all", help_behavior_hint="(default: 2000, or all where there are fewer)")]
+Steps = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by --epochs)")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 where it failed, 2 where the line was not understood."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug, argv = "--debug" in argv, [word for word in argv if word != "--debug"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default" if debug else "ignore")
+            _chosen(COMMANDS, argv, "python -m lab")()
+        return 0
+    except SystemExit as stop:                   # --help
+        return stop.code or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:                      # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        if os.environ.get("RANK", "0") == "0":   # torchrun's other processes fail alike
+            print(f"error: {_sentence(error)}", file=sys.stderr)
+        return 2 if isinstance(error, Misunderstood) else 1
+
+
+def doctor() -> None:
+    """Versions, devices, and which back ends are in use and why: one line each."""
+    import torch
+
+    print(f"lab             {_version('generating-cells')}, in {Path(__file__).parent}")
+    print(f"python          {platform.python_version()}, {platform.platform()}")
+    for package in ("torch", "numpy", "scipy", "pandas", "scikit-learn", "anndata", "scanpy", "accelerate", "safetensors", "numba"):
+        print(f"{package:15} {_version(package)}")
+    print(f"cpu             {torch.get_num_threads()} threads of {os.cpu_count()} cores (OMP_NUM_THREADS sets the former)")
+    print(f"cuda            {_cuda(torch)}")
+    print(f"mps             {'available' if torch.backends.mps.is_available() else 'not available'}")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    print(f"training        on {_device(torch)}, {processes} process{'es' * (processes > 1)}, "
+          f"{os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')} mixed precision, fused AdamW, by accelerate")
+    print(f"selective scan  {_scan(torch)}")
+    print(f"LAB_DATA        {_lab_data()}")
+
+
+def data() -> None:
+    """The data sets: what is here, what can be fetched, from where and under which licence."""
+    from lab.data import sets
+
+    table = sets().reset_index()
+    size = [f"{'-' if cells is None or cells != cells else format(int(cells), ',')} x {genes:,}"
+            for cells, genes in zip(table["cells"].astype(object).where(table["cells"].notna(), None), table["genes"])]
+    columns = {"lab.data.": table["call"], "cells x genes": size, "kind": table["kind"], "here": table["status"],
+               "licence": table["licence"], "source": table["source"]}
+    width = {name: max(map(len, [name, *map(str, column)])) for name, column in columns.items()}
+    for row in [columns, *zip(*columns.values())]:
+        print("  ".join(f"{value:{width[name]}}" for name, value in zip(columns, row)).rstrip())
+    print("Sets that are not here are downloaded when first called, and checked by hash; or put their files into a folder and name it in "
+          "LAB_DATA.")
+
+
+def vae(*, data: str, out: Path, layer: str = "counts", genes: Genes = None, n_latent: int = 10, n_hidden: int = 128,
+        epochs: int = 100, steps: Steps = None, patience: int = 20, size: int = 128, lr: float = 1e-3, validation: float = 0.1,
+        seed: int = 0) -> None:
+    """Train a count VAE (log1p encoder, negative-binomial decoder) on any AnnData with raw counts.
+
+    The folder OUT receives model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in their order, with
+    posterior means in obsm["X_vae"]), metrics.csv (one row per step) and run.json (arguments, versions, held-out ELBO and IWAE bound).
+    The same command continues an interrupted run. On several processes: torchrun --nproc_per_node 2 -m lab train vae ...
+
+    Args:
+        data: an .h5ad file, or the name of a set that `python -m lab data` lists, such as pbmc.
+        out: a folder for the results: new, empty, or that of the run to continue.
+        layer: where the raw counts are; X for adata.X.
+        genes: how many of the most variable genes to model (chosen on training cells), or all.
+        n_latent: coordinates of the latent space.
+        n_hidden: units of the hidden layers.
+        epochs: passes over the training cells, at most.
+        steps: steps to take instead of whole epochs.
+        patience: stop after so many validations (one per epoch) without a better held-out loss.
+        size: cells per minibatch, over all processes.
+        lr: learning rate.
+        validation: fraction of the cells that is held out.
+        seed: fixes the split, the initial weights, the order of the cells and the noise.
+    """
+    whole = {"n-latent": n_latent, "n-hidden": n_hidden, "epochs": epochs, "steps": steps, "patience": patience, "size": size}
+    for name, value in (whole | {"genes": None if genes == "all" else genes}).items():
+        if value is not None and value < 1:
+            raise Misunderstood(f"--{name} {value}: give 1 or more")
+    if not (lr > 0 and math.isfinite(lr)):
+        raise Misunderstood(f"--lr {lr}: a learning rate is positive and finite; 0.001 is a good start")
+    if not 0 < validation < 1:
+        raise Misunderstood(f"--validation {validation}: it is the fraction of cells held out, between 0 and 1; 0.1 is usual")
+    if not 0 <= seed < 2**63:
+        raise Misunderstood(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if size % processes:
+        raise Misunderstood(f"--size {size} cannot be divided among {processes} processes; give a multiple of {processes}")
+
+    from lab.run import train_vae
+
+    train_vae(data, out, layer=layer, genes=genes, n_latent=n_latent, n_hidden=n_hidden, epochs=epochs, steps=steps,
+              patience=patience, size=size, lr=lr, validation=validation, seed=seed)
+
+
+COMMANDS = {"doctor": doctor, "data": data, "train": {"vae": vae}}
+
+
+class Misunderstood(Exception):
+    """The command line itself is wrong; the message says how."""
+
+
+def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
+    """The command that argv names, its options read, ready to run."""
+    word = argv[0] if argv else "--help"
+    if word in ("-h", "--help"):
+        print(f"usage: {prog} [-h] [--debug] {{{','.join(commands)}}} ...\n")
+        for name, command in commands.items():
+            doc = command.__doc__.splitlines()[0] if callable(command) else f"Train a model: {', '.join(command)}."
+            print(f"  {name:8} {doc}")
+        print(f"\n{prog} {'COMMAND' if commands is COMMANDS else 'MODEL'} --help lists its options; --debug shows tracebacks and warnings.")
+        raise SystemExit(0 if argv else 2)
+    if word not in commands:
+        near = difflib.get_close_matches(word, commands, 1)
+        raise Misunderstood(f"{prog} has no {'command' if commands is COMMANDS else 'model'} {word!r}; "
+                            f"{f'did you mean {near[0]}?' if near else 'choose ' + ' or '.join(commands)}")
+    if not callable(commands[word]):
+        return _chosen(commands[word], argv[1:], f"{prog} {word}")
+    command, prog, said = commands[word], f"{prog} {word}", io.StringIO()
+
+    @functools.wraps(command)
+    def later(**given):
+        return functools.partial(command, **given)
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(later, args=argv[1:], prog=prog)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise Misunderstood(f"{_unboxed(said.getvalue())}; {prog} --help lists the options") from None
+
+
+def _unboxed(box: str) -> str:
+    """What tyro says inside a frame, as one line."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    rules = [i for i, line in enumerate(lines) if line.startswith("──")] or [len(lines)]
+    said = " ".join(lines[:rules[0]])
+    near = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line.startswith("Perhaps you meant")]
+    return said.rstrip(".") + (f"; perhaps you meant {near[0].split()[0]}" if near else "")
+
+
+def _sentence(error: Exception) -> str:
+    """What a person can act on: lab's own errors and the system's as they are, memory with a remedy, anything else with a request."""
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    text = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError"):
+        return "there is not enough memory for this; a smaller --size or fewer --genes needs less"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place that can be read and written and has space"
+    if last.tb_frame.f_globals.get("__name__", "").startswith("lab.") or isinstance(error, Misunderstood):
+        return text
+    return (f"unforeseen {type(error).__name__}: {text}; please tell the book's repository, with what the same command prints "
+            "with --debug and what `python -m lab doctor` prints")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _device(torch) -> str:
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return "cpu (ACCELERATE_USE_CPU is set)"
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _cuda(torch) -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    return f"no device found by this CUDA {torch.version.cuda} build of torch" if torch.version.cuda else "not in this build of torch"
+
+
+def _scan(torch) -> str:
+    """mamba_ssm can be importable without its kernel: only `selective_scan_cuda is not None` says that it works."""
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_cuda
+        why = "mamba_ssm has its kernel" if selective_scan_cuda is not None else "mamba_ssm is installed without its CUDA kernel"
+    except Exception as error:                   # an ABI mismatch is an ImportError, a missing driver is not
+        selective_scan_cuda, why = None, "mamba_ssm is not installed"
+        if importlib.util.find_spec("mamba_ssm"):
+            why = f"mamba_ssm cannot be imported ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    if selective_scan_cuda is not None and torch.cuda.is_available():
+        choice = "cuda"
+    else:
+        choice = "numba" if importlib.util.find_spec("numba") else "torch"
+        why += "" if torch.cuda.is_available() else ", torch sees no CUDA device"
+    return f"{choice}: {why}" + ("" if importlib.util.find_spec("lab.ssm") else "; this version of lab has no lab.ssm that would use it")
+
+
+def _lab_data() -> str:
+    if not (name := os.environ.get("LAB_DATA")):
+        return "not set: only embedded sets and downloads"
+    if not (folder := Path(name)).is_dir():
+        return f"{name} does not exist: create it, correct the path, or unset the variable"
+    from lab.data import sets
+
+    here = sets()["status"]
+    here = here[here.str.contains("LAB_DATA")]
+    return f"{folder}: " + (", ".join(f"{call} ({status})" for call, status in here.items()) or "none of the sets that lab knows")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
