@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .errors import DataError
 
 DENSE_BYTES = 1e9   # a matrix in memory below this is made dense once: a batch is then one index_select
-CHUNK = 4096        # rows read at a time while checking
+CHUNK = 1024        # rows read at a time while checking
 
 
 def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
     """Read the whole layer once and return each cell's total (B,), or raise `DataError`: one sentence, cause and remedy.
 
     Refused: no cells, no genes, duplicate gene names, a missing layer, NaN, infinite, negative or fractional values, a cell without a
-    single count. `layer="X"` reads X. On-disk matrices are read 4,096 rows at a time.
+    single count. `layer="X"` reads X. On-disk matrices are read 1,024 rows at a time.
     """
     totals = count_totals(adata, layer)
     if (totals == 0).any():

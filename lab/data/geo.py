@@ -44,12 +44,12 @@ def _from_geo(archive: Path, genes: Path, metadata: Path) -> ad.AnnData:
     parts = []
     for sample, condition in (("GSM2560248", "ctrl"), ("GSM2560249", "stim")):
         with tarfile.open(archive) as tar:
-            member = {name: name for name in tar.getnames()}
-            matrix = mmread(gzip.open(tar.extractfile(next(n for n in member if n.startswith(sample) and n.endswith(".mtx.gz")))))
+            matrix_file = next(name for name in tar.getnames() if name.startswith(sample) and name.endswith(".mtx.gz"))
+            matrix = mmread(gzip.open(tar.extractfile(matrix_file)))                     # (G, B)
             barcodes = pd.read_csv(gzip.open(tar.extractfile(f"{sample}_barcodes.tsv.gz")), header=None)[0].astype(str)
-        mine = labels[labels["stim"] == condition]
-        # a barcode that occurs in both samples carries one more "1" in the second half of the table: AAAC…-1 -> AAAC…-11
-        mine.index = [name if name in set(barcodes) else name.removesuffix("1") for name in mine.index]
+        mine, known = labels[labels["stim"] == condition], set(barcodes)
+        # a barcode met in both samples carries one more "1" in the table's second half: AAAC…-1 -> AAAC…-11
+        mine.index = [name if name in known else name.removesuffix("1") for name in mine.index]
         mine = mine.loc[barcodes]
         keep = ((mine["multiplets"] == "singlet") & mine["cell"].notna()).to_numpy()
         obs = pd.DataFrame({"perturbation": condition, "cell_type": mine["cell"], "batch": mine["ind"].astype(str)})[keep]

@@ -85,8 +85,8 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _download(source: Source, name: str) -> Path:
     url, known = source.files[name]
-    if not (cache() / name).is_file():
-        print(f"{source.name}: downloading {url}")
+    pooch.get_logger().setLevel("WARNING")
+    print(f"{source.name}: {'reading' if (cache() / name).is_file() else 'downloading'} {url}")
     try:
         return Path(pooch.retrieve(url, known, fname=name, path=cache(), progressbar=True))
     except ValueError as error:

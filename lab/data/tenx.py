@@ -28,8 +28,8 @@ CITESEQ = Source(
     "citeseq", {"5k_pbmc_protein_v3_filtered_feature_bc_matrix.h5": (
         f"{TENX}/3.0.2/5k_pbmc_protein_v3/5k_pbmc_protein_v3_filtered_feature_bc_matrix.h5",
         "md5:3366a47283177fe9af143d5819fad61f")},     # the hash that muon's mudatasets records
-    5247, 33538, "CC BY 4.0", "10x2019citeseq", "https://www.10xgenomics.com/datasets/5-k-peripheral-blood-mononuclear-cells-pbm-cs-from-a-"
-    "healthy-donor-with-cell-surface-proteins-v-3-chemistry-3-1-standard-3-0-2", "pbmc()", subset="pbmc_5k_protein_v3.h5ad")
+    5247, 33538, "CC BY 4.0", "tenx2019", "https://support.10xgenomics.com/single-cell-gene-expression/datasets/3.0.2/5k_pbmc_protein_v3",
+    "pbmc()", subset="pbmc_5k_protein_v3.h5ad")
 
 
 def pbmc3k() -> ad.AnnData:
@@ -43,9 +43,9 @@ def pbmc68k() -> ad.AnnData:
 
 
 def citeseq() -> ad.AnnData:
-    """5,247 blood cells x 33,538 genes with 31 surface proteins beside: `layers["counts"]`, and `obsm["protein"]`, a table of counts.
+    """5,247 blood cells x 33,538 genes with surface proteins beside: `layers["counts"]`, and `obsm["protein"]`, a table of counts.
 
-    The development subset has 200 cells, 16,581 genes and 14 proteins.
+    The development subset has 200 cells, 16,581 genes and 29 proteins without names.
     """
     (path, *_), published = locate(CITESEQ)
     if published:

@@ -16,9 +16,9 @@ def bulk(n_samples: int = 600, n_genes: int = 500, *, n_tissues: int = 5, n_dise
 
     a_s, a sample's programme activity, scatters by `sample_std` around its tissue's; W (G, K) makes genes of one programme move together.
     A disease shifts the fraction `affected` of the genes by N(0, `disease_std`^2); a batch shifts all, by N(0, `batch_std`^2). All logs
-    are natural, and the mean over genes of exp(base) is 1. `confounding` is the probability that a sample's batch is decided by its disease.
+    are natural. `confounding` is the probability that a sample's batch is decided by its disease.
 
-    Truth: `layers["mean"]`; `obs["size_factor"]` (median near `depth` / `n_genes`); `obsm["programme"]` a (N, K); `varm["programme"]` W,
+    Truth: `layers["mean"]`; `obs["size_factor"]` (median `depth` / `n_genes`); `obsm["programme"]` a (N, K); `varm["programme"]` W,
     `varm["disease"]`, `varm["batch"]` (DataFrames, genes x levels); `uns["tissue_programme"]` (DataFrame, tissues x programmes);
     `var["base"]`, `var["theta"]`. The first disease, "healthy", has effect 0. `counterfactual_mean` answers "what if".
     """
@@ -31,11 +31,11 @@ def bulk(n_samples: int = 600, n_genes: int = 500, *, n_tissues: int = 5, n_dise
     genes = [f"gene {i + 1}" for i in range(n_genes)]
     samples = [f"sample {i + 1}" for i in range(n_samples)]
 
-    base = random.normal(0, 1.5, n_genes)
-    base -= np.log(np.exp(base).mean())
     theta = np.exp(random.normal(np.log(10), 0.5, n_genes))                  # biological coefficient of variation about 0.3
-    loadings = random.normal(0, 1, (n_genes, n_programmes)) * (random.random((n_genes, n_programmes)) < 0.3)
+    loadings = random.normal(0, 0.5, (n_genes, n_programmes)) * (random.random((n_genes, n_programmes)) < 0.3)
     tissue_programme = random.normal(0, 1, (n_tissues, n_programmes))
+    base = random.normal(0, 1.5, n_genes)
+    base -= np.log(np.exp(base + tissue_programme @ loadings.T).mean())      # so that `depth` is the expected total
     disease = random.normal(0, disease_std, (n_genes, n_diseases)) * (random.random((n_genes, n_diseases)) < affected)
     disease[:, 0] = 0
     batch = random.normal(0, batch_std, (n_genes, n_batches))

@@ -1,0 +1,248 @@
+"""Minibatches: whole, reproducible, the same from memory and from disk; bad input refused in one sentence."""
+import tracemalloc
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
+from scipy import sparse
+
+from lab import data
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return data.pbmc()
+
+
+def batches(loader):
+    return [{name: value.clone() for name, value in b.items()} for b in loader]
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_minibatch_has_the_promised_entries_shapes_and_types(cells):
+    b = next(iter(data.loader(cells, "cell_type", "percent_mito", size=32)))
+    assert {name: (tuple(v.shape), v.dtype) for name, v in b.items()} == {
+        "x": ((32, 765), torch.float32), "log_library": ((32, 1), torch.float32),
+        "cell_type": ((32,), torch.int64), "percent_mito": ((32,), torch.float32)}
+    torch.testing.assert_close(b["log_library"], b["x"].sum(1, keepdim=True).log())
+
+
+def test_unshuffled_rows_come_in_order_with_their_own_labels(cells):
+    b = batches(data.loader(cells, "cell_type", shuffle=False, size=300))
+    np.testing.assert_array_equal(torch.cat([c["x"] for c in b]).numpy(), cells.layers["counts"].toarray())
+    np.testing.assert_array_equal(torch.cat([c["cell_type"] for c in b]).numpy(), cells.obs["cell_type"].cat.codes)
+    assert [len(c["x"]) for c in b] == [300, 300, 100]
+
+
+def test_every_epoch_visits_every_cell_once_in_a_new_order(cells):
+    cells = cells.copy()
+    cells.obs["row"] = np.arange(700)
+    loader = data.loader(cells, "row", size=64)
+    epochs = [torch.cat([b["row"] for b in loader]).tolist() for _ in range(3)]
+    assert all(sorted(epoch) == list(range(700)) for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_and_can_be_resumed(cells):
+    first = data.loader(cells, seed=7)
+    skipped, wanted = batches(first), batches(first)
+    again = data.loader(cells, seed=7)
+    again.sampler.set_epoch(1)
+    same(batches(again), wanted)
+    assert not torch.equal(batches(data.loader(cells, seed=8))[0]["x"], skipped[0]["x"])
+
+
+def test_iterating_leaves_the_global_generators_alone(cells):
+    torch.manual_seed(0), np.random.seed(0)
+    before, np_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    batches(data.loader(cells))
+    assert torch.equal(torch.get_rng_state(), before) and (np.random.get_state()[1] == np_before).all()
+
+
+def test_two_processes_share_each_batch_between_them(cells):
+    cells = cells[:640].copy()
+    cells.obs["row"] = np.arange(640)
+    loader = data.loader(cells, "row", size=128)
+    loader.sampler.set_epoch(0)
+    whole = [b["row"].long().tolist() for b in loader]
+    halves = []
+    for rank in range(2):
+        loader.sampler.set_epoch(0)
+        halves.append([list(rows) for rows in BatchSamplerShard(loader.batch_sampler, 2, rank, split_batches=True)])
+    assert [a + b for a, b in zip(*halves)] == whole
+
+
+def test_accelerate_sets_the_epoch_of_our_order(cells):
+    loader = data.loader(cells, size=100)
+    shard = DataLoaderShard(loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn)
+    shard.set_epoch(3)
+    got = batches(shard)
+    loader.sampler.set_epoch(3)
+    same(got, batches(loader))
+
+
+def test_drop_last_leaves_out_the_incomplete_batch(cells):
+    loader = data.loader(cells, size=128, drop_last=True)
+    assert len(loader) == 5 and {len(b["x"]) for b in loader} == {128}
+
+
+def test_held_out_cells_are_coded_as_the_training_cells_were(cells):
+    train, test = cells[cells.obs["cell_type"] != "B"].copy(), cells[cells.obs["cell_type"] == "NK"].copy()
+    coding = data.loader(train, "cell_type").dataset.categories
+    code = next(iter(data.loader(test, "cell_type", categories=coding)))["cell_type"].unique().item()
+    assert coding["cell_type"][code] == "NK"
+    with pytest.raises(data.DataError, match="'B'.*not there in training"):
+        data.loader(cells, "cell_type", categories=coding)
+
+
+@pytest.mark.parametrize("form", ["csr", "dense"])
+@pytest.mark.parametrize("layer", ["counts", "X", None])
+def test_a_set_on_disk_gives_the_same_minibatches_as_in_memory(cells, tmp_path, form, layer):
+    adata = cells.copy()
+    adata.X = adata.layers["counts"].astype(np.float32)
+    if form == "dense":
+        adata.X, adata.layers["counts"] = adata.X.toarray(), adata.layers["counts"].toarray()
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    on_disk = data.read(tmp_path / "cells.h5ad", on_disk=True)
+    assert not isinstance(on_disk.layers["counts"], np.ndarray) and not sparse.issparse(on_disk.layers["counts"])
+    expected, found = data.loader(adata, "cell_type", layer=layer), data.loader(on_disk, "cell_type", layer=layer)
+    for _ in range(2):
+        same(batches(expected), batches(found))
+
+
+def test_anndatas_own_backed_mode_is_read_too(cells, tmp_path):
+    adata = cells.copy()
+    adata.X = adata.layers.pop("counts").astype(np.float32)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    same(batches(data.loader(sc.read_h5ad(tmp_path / "cells.h5ad", backed="r"), layer="X")), batches(data.loader(adata, layer="X")))
+
+
+def test_sparse_data_too_large_to_make_dense_gives_the_same_minibatches(cells, monkeypatch):
+    dense = batches(data.loader(cells))
+    monkeypatch.setattr("lab.data.batches.DENSE_BYTES", 1e5)
+    loader = data.loader(cells)
+    assert sparse.issparse(loader.dataset.matrix)
+    same(batches(loader), dense)
+
+
+def test_a_set_larger_than_memory_is_read_in_a_fraction_of_its_size(tmp_path):
+    n, g, per_cell = 20_000, 20_000, 1_000
+    indices = (np.arange(per_cell) * 20 + np.arange(n)[:, None] % 20).astype(np.int32).ravel()
+    counts = sparse.csr_matrix((np.ones(n * per_cell, np.float32), indices, np.arange(0, n * per_cell + 1, per_cell)), shape=(n, g))
+    ad.AnnData(layers={"counts": counts}).write_h5ad(tmp_path / "large.h5ad")
+    in_file, dense = n * per_cell * 8, n * g * 4                          # 160 MB and 1.6 GB
+
+    def peak(on_disk):
+        tracemalloc.start()
+        loader = data.loader(data.read(tmp_path / "large.h5ad", on_disk=on_disk), size=64)
+        for b, _ in zip(loader, range(20)):
+            assert (b["x"].sum(1) == per_cell).all()
+        return tracemalloc.get_traced_memory()[1], tracemalloc.stop()
+
+    assert peak(on_disk=True)[0] < 0.25 * in_file < in_file < peak(on_disk=False)[0] < dense
+
+
+def bad(**changes):
+    adata = ad.AnnData(layers={"counts": np.random.default_rng(0).poisson(3.0, (20, 6)).astype(float)})
+    adata.obs["cell_type"] = pd.Categorical(["a", "b"] * 10)
+    counts = adata.layers["counts"]
+    for name, change in changes.items():
+        change(adata if name == "adata" else counts)
+    return adata
+
+
+def put(value):
+    return lambda counts: counts.__setitem__((3, 2), value)
+
+
+BAD = {
+    "NaN": (bad(counts=put(np.nan)), "NaN or infinite"),
+    "infinite": (bad(counts=put(np.inf)), "NaN or infinite"),
+    "negative": (bad(counts=put(-1.0)), "negative"),
+    "fraction": (bad(counts=lambda c: c.__imul__(100.5)), "fractions.*normalised"),
+    "log-normalised": (bad(counts=lambda c: np.log1p(c, out=c)), "looks log-normalised"),
+    "an empty cell": (bad(counts=lambda c: c.__setitem__(4, 0)), "1 of 20 cells have no count"),
+    "duplicate genes": (bad(adata=lambda a: setattr(a, "var_names", ["A", "B", "B", "C", "D", "E"])), "'B' occurs more than once"),
+    "missing layer": (bad(adata=lambda a: a.layers.pop("counts")), "no layer 'counts'"),
+    "no genes": (bad()[:, []].copy(), "no genes"),
+    "no cells": (bad()[[]].copy(), "no cells"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_counts_are_refused_in_one_sentence(name, tmp_path):
+    adata, message = BAD[name]
+    with pytest.raises(data.DataError, match=message) as caught:
+        data.check_counts(adata)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+    with pytest.raises(data.DataError, match=message):
+        data.loader(adata)
+    if name not in ("duplicate genes", "no cells", "no genes", "missing layer"):
+        adata.layers["counts"] = sparse.csr_matrix(adata.layers["counts"])
+        with pytest.raises(data.DataError, match=message):
+            data.loader(adata)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(obs=["batch"]), "no column 'batch'; it has: cell_type"),
+    (dict(size=0), "at least one cell"),
+    (dict(layer=None), "X is empty"),
+])
+def test_bad_requests_are_refused_in_one_sentence(options, message):
+    obs = options.pop("obs", [])
+    with pytest.raises(data.DataError, match=message):
+        data.loader(bad(), *obs, **options)
+
+
+def test_a_missing_label_is_refused():
+    adata = bad()
+    adata.obs.loc[adata.obs_names[0], "cell_type"] = np.nan
+    with pytest.raises(data.DataError, match="missing for 1 of 20 cells"):
+        data.loader(adata, "cell_type")
+
+
+def test_x_with_nan_is_refused_also_where_it_is_not_counts():
+    adata = bad()
+    adata.X = adata.layers["counts"].copy()
+    adata.X[0, 0] = np.nan
+    with pytest.raises(data.DataError, match="X holds NaN"):
+        data.loader(adata, layer=None)
+
+
+def test_a_column_of_numbers_stays_numbers_and_text_becomes_codes():
+    adata = bad()
+    adata.obs["dose"], adata.obs["donor"], adata.obs["treated"] = np.linspace(0, 1, 20), ["d2", "d1"] * 10, [True, False] * 10
+    loader = data.loader(adata, "dose", "donor", "treated", size=20, shuffle=False)
+    b = next(iter(loader))
+    assert b["dose"].dtype == torch.float32 and b["donor"].tolist()[:2] == [1, 0] and b["treated"].tolist()[:2] == [1, 0]
+    assert loader.dataset.categories == {"donor": ["d1", "d2"], "treated": [False, True]}
+
+
+@pytest.mark.parametrize("content, message", [
+    (None, "no file"), (b"cell,gene\n1,2\n", "not an .h5ad"), ("folder", "is a folder"), ("truncated", "truncated or damaged"),
+    ("other hdf5", "truncated or damaged"),
+])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_file_that_is_no_h5ad_is_refused_in_one_sentence(content, message, on_disk, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    if content == "folder":
+        path.mkdir()
+    elif content == "truncated":
+        data.pbmc().write_h5ad(path)
+        path.write_bytes(path.read_bytes()[:200_000])
+    elif content == "other hdf5":
+        h5py.File(path, "w").close()
+    elif content:
+        path.write_bytes(content)
+    with pytest.raises(data.DataError, match=message) as caught:
+        data.read(path, on_disk=on_disk)
+    assert "\n" not in str(caught.value)
