@@ -1,6 +1,6 @@
 """The map of the book: thirty chapters, their prerequisites and three learning paths, as inline SVG and as text.
 
-`{chapter-map}` draws it twice, for wide and for narrow pages (map.css shows one); `{learning-path} drug` lists one path.
+`{chapter-map}` draws it twice, for wide and narrow pages (map.css shows one); `{learning-path} drug` lists one path.
 A chapter that stands in the book is a link, one that is not written yet is grey: nothing here says which are.
 """
 from html import escape
@@ -177,8 +177,8 @@ def written(env, here):
 
 
 def redraw(app, env, added, changed, removed):
-    """A chapter that comes or goes changes the pages that show the map."""
-    return {"book/index"} & env.found_docs if added | removed else set()
+    """A chapter that comes or goes changes the page that shows the map."""
+    return {"book/index"} & env.found_docs if added or removed else set()
 
 
 def setup(app):
