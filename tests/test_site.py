@@ -1,0 +1,233 @@
+"""The built site as a reader meets it: every page in Chromium with the network cut, on a desk and on a phone, in both themes.
+
+`make test` builds the site first. Without Chromium these tests are skipped on a reader's machine and fail where CI is set.
+"""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build/html"
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+import execute  # noqa: E402
+import reader  # noqa: E402
+
+PAGES = [p.with_suffix(".html").as_posix() for p in execute.pages()]
+NOTEBOOKS = [p.with_suffix(".html").as_posix() for p in execute.notebook_pages()]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+
+# Everything below runs inside the page and returns a list of complaints.
+MATH = r"""async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  const bad = [...document.querySelectorAll('article .math')].filter(m => !m.querySelector('mjx-container')).map(m => 'not rendered: ' + m.textContent.slice(0, 60));
+  document.querySelectorAll('article mjx-merror, article [data-mjx-error]').forEach(m => bad.push('MathJax error: ' + m.textContent.slice(0, 80)));
+  const words = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
+  while (words.nextNode()) {
+    const n = words.currentNode;
+    if (!n.parentElement.closest('pre, code, script, style, mjx-container') && /\$\$|\\begin\{|\\\(|\\\[/.test(n.data)) bad.push('raw TeX: ' + n.data.trim().slice(0, 60));
+  }
+  return bad;
+}"""
+PICTURES = r"""() => {
+  const bad = [];
+  document.querySelectorAll('article img').forEach(i => {
+    const alt = (i.getAttribute('alt') || '').trim();
+    if (alt.length < 12 || /_build|\.(png|svg|jpe?g)$/.test(alt)) bad.push('no real alt text: ' + i.src);
+    if (!i.complete || !i.naturalWidth) bad.push('not loaded: ' + i.src);
+    if (!/, 0\)$|transparent/.test(getComputedStyle(i).backgroundColor)) bad.push('painted background: ' + i.src);
+  });
+  document.querySelectorAll('article svg').forEach(s => {
+    if (s.closest('[aria-hidden=true]') || s.closest('button, a, summary, mjx-container, .sd-summary-icon')) return;
+    if (s.getAttribute('role') !== 'img' && !s.querySelector('a')) bad.push('svg without a role');
+    else if (!(s.getAttribute('aria-label') || s.getAttribute('aria-labelledby') || s.querySelector('title'))) bad.push('svg without a title');
+  });
+  return bad;
+}"""
+OVERFLOW = r"""() => {
+  const wide = document.documentElement.clientWidth, bad = [];
+  if (document.documentElement.scrollWidth > wide) bad.push(`the page is ${document.documentElement.scrollWidth} wide`);
+  const scrolls = e => { for (let p = e; p && p.tagName !== 'BODY'; p = p.parentElement) if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true; return false; };
+  document.querySelectorAll('article :is(p, li, h1, h2, h3, h4, pre, table, img, figure, dt, mjx-container, svg, .admonition)').forEach(e => {
+    const r = e.getBoundingClientRect();
+    if (r.width && r.right > wide + 1 && !scrolls(e)) bad.push(`${e.tagName} reaches ${Math.round(r.right)}: ${e.textContent.slice(0, 50)}`);
+  });
+  return bad;
+}"""
+CONTRAST = r"""() => {
+  const ctx = Object.assign(document.createElement('canvas'), {width: 1, height: 1}).getContext('2d', {willReadFrequently: true}), seen = {};
+  const rgba = c => seen[c] ??= (ctx.clearRect(0, 0, 1, 1), ctx.fillStyle = c, ctx.fillRect(0, 0, 1, 1), [...ctx.getImageData(0, 0, 1, 1).data].map(v => v / 255));
+  const over = (top, below) => below.map((b, i) => top[i] * top[3] + b * (1 - top[3]));
+  const behind = e => { if (!e) return [1, 1, 1]; const c = rgba(getComputedStyle(e).backgroundColor); return c[3] > 0.999 ? c.slice(0, 3) : over(c, behind(e.parentElement)); };
+  const light = c => { const [r, g, b] = c.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const bad = new Set(), walker = document.createTreeWalker(document.querySelector('.bd-container'), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || e.closest('script, style, svg, mjx-assistive-mml, .headerlink, .copybtn, .onlyprint') || !e.checkVisibility()) continue;
+    const s = getComputedStyle(e), back = behind(e), c = rgba(s.color);
+    let opacity = c[3];
+    for (let p = e; p; p = p.parentElement) opacity *= +getComputedStyle(p).opacity;
+    const a = light(over([...c.slice(0, 3), opacity], back)), b = light(back), ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const large = parseFloat(s.fontSize) >= 24 || (parseFloat(s.fontSize) >= 18.66 && +s.fontWeight >= 700);
+    if (ratio < (large ? 3 : 4.5)) bad.add(`${ratio.toFixed(2)} ${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 40)}`);
+  }
+  return [...bad];
+}"""
+UNFOLD = """() => {
+  document.querySelectorAll('details').forEach(d => d.open = true);
+  document.querySelectorAll('.toggle-hidden').forEach(d => d.classList.remove('toggle-hidden'));
+}"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built():
+    assert (SITE / "index.html").exists(), "there is no site: run `make book`"
+
+
+@pytest.fixture(scope="session")
+def address():
+    """The site over http, as any static server would give it."""
+    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *a: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=SITE))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    if not path:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open a page of the site; any request to another host, failed request or console error is a complaint."""
+    complaints, contexts = [], []
+
+    def local(route):
+        if urlsplit(route.request.url).hostname == "127.0.0.1":
+            return route.continue_()
+        complaints.append(f"asks another host: {route.request.url}")
+        route.abort()
+
+    def open_page(path, width=1280, theme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce")
+        contexts.append(context)
+        page = context.new_page()
+        page.route("**/*", local)
+        page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda e: complaints.append(f"script: {e}"))
+        page.on("response", lambda r: complaints.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.goto(address + path, wait_until="load")
+        return page, complaints
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_is_whole_and_legible_in_both_themes(visit, path, width):
+    page, complaints = visit(path, width)
+    complaints += page.evaluate(MATH)
+    page.evaluate(UNFOLD)
+    complaints += page.evaluate(PICTURES)
+    complaints += page.evaluate(OVERFLOW)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+        complaints += [f"{theme}: {c}" for c in page.evaluate(CONTRAST)] + [f"{theme}: {c}" for c in page.evaluate(PICTURES)]
+    assert not complaints
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_search_finds_a_word_of_the_page(visit, path):
+    article = BeautifulSoup((SITE / path).read_text(), "html.parser").find("article")
+    word = max(re.findall(r"[A-Za-z]{4,}", article.find("h1").get_text()), key=len)
+    page, complaints = visit(f"search.html?q={word}")
+    page.wait_for_selector(f"#search-results li a[href*='{Path(path).stem}.html']", timeout=15_000)
+    assert not complaints
+
+
+def test_one_search_box_is_shown(visit):
+    page, _ = visit(PAGES[0])
+    assert page.evaluate("[...document.querySelectorAll('.search-button-field')].filter(e => e.checkVisibility()).length") == 1
+
+
+def test_a_page_opened_as_a_file_is_readable(browser):
+    page = browser.new_page()
+    asked = []
+    page.on("request", lambda r: asked.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    page.goto((SITE / PAGES[-1]).as_uri())
+    assert page.inner_text("h1") and not page.evaluate(MATH) and not asked
+    page.close()
+
+
+@functools.cache
+def parsed(file):
+    return BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_internal_link_leads_somewhere(path):
+    broken = []
+    for a in parsed(SITE / path).find_all("a", href=True):
+        url = urlsplit(a["href"])
+        if url.scheme or a["href"].startswith("//"):
+            continue
+        target = (SITE / path).parent / unquote(url.path) if url.path else SITE / path
+        if not target.exists():
+            broken.append(a["href"])
+        elif url.fragment and target.suffix == ".html" and not parsed(target.resolve()).find(id=unquote(url.fragment)):
+            broken.append(a["href"])
+    assert not broken
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_the_launch_buttons_open_a_notebook_that_exists(path):
+    links = [a["href"] for a in parsed(SITE / path).find_all("a", href=True)]
+    repository = reader.config()["repository"]
+    where = repository["url"].removeprefix("https://github.com/")
+    colab = [u.split(f"/{where}/blob/{repository['branch']}/")[1] for u in links if "colab.research.google.com" in u]
+    binder = [u.split("lab/tree/")[1] for u in links if "mybinder.org" in u and f"/gh/{where}/{repository['branch']}" in u]
+    assert colab == binder == [path.replace(".html", ".ipynb")]
+    assert (ROOT / colab[0]).exists()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_site_and_notebook_number_figures_and_exercises_alike(path):
+    article = parsed(SITE / path).find("article")
+    cells = json.loads((ROOT / path.replace(".html", ".ipynb")).read_text())["cells"]
+    notebook = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    figures = [re.search(r"[\d.]+\d", c.get_text())[0] for c in article.select("figcaption .caption-number")]
+    assert figures == re.findall(r"^\*\*Figure ([\d.]+\d)\.\*\*", notebook, re.M)
+    equations = [e.get_text().strip("()#") for e in article.select("div.math > .eqno")]
+    assert equations == re.findall(r"\\tag\{(\d+)\}", notebook)
+    exercises = [re.search(r"[\d.]+\d", t.get_text())[0] for t in article.select("div.exercise > .admonition-title")]
+    assert exercises == re.findall(r"^### Exercise ([\d.]+\d)", notebook, re.M)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pictures_are_light(path):
+    heavy = [i["src"] for i in parsed(SITE / path).select("article img[src]") if not i["src"].startswith("data:")
+             and ((SITE / path).parent / unquote(i["src"])).stat().st_size > 200_000]
+    assert not heavy
