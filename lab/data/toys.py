@@ -5,7 +5,7 @@ tensors (B, 2). `noised(alpha, sigma)` is the toy of alpha x0 + sigma eps: what 
 mixtures of many Gaussians strung along a curve, so close together that no test can see the beads; the sampler draws from that same mixture.
 """
 from dataclasses import dataclass, replace
-from math import log, pi, sqrt
+from math import ceil, log, pi, sqrt
 
 import anndata as ad
 import numpy as np
@@ -92,13 +92,14 @@ def eight_gaussians(radius: float = 2.0, std: float = 0.2) -> Mixture:
     return gaussian_mixture((1.0,) * 8, (radius * _circle(8)).tolist(), std)
 
 
-def rings(radii=(1.0, 2.0), std: float = 0.1, beads: int = 256) -> Mixture:
-    """Concentric circles of equal weight, blurred by N(0, std^2 I)."""
-    return _beads([radius * _circle(beads) for radius in radii], std)
+def rings(radii=(1.0, 2.0), std: float = 0.1) -> Mixture:
+    """Concentric circles of equal weight, blurred by N(0, std^2 I). Beads 2/3 std apart: the ripple between them is below 1e-12."""
+    return _beads([radius * _circle(ceil(3 * pi * radius / std)) for radius in radii], std)
 
 
-def moons(std: float = 0.1, scale: float = 1.0, beads: int = 128) -> Mixture:
-    """Two interleaved half circles of radius `scale`, blurred by N(0, std^2 I), with the origin between them."""
+def moons(std: float = 0.1, scale: float = 1.0) -> Mixture:
+    """Two interleaved half circles of radius `scale`, blurred by N(0, std^2 I), with the origin between them. Beads std / 3 apart."""
+    beads = ceil(3 * pi * scale / std)
     angle = torch.pi * (torch.arange(beads, dtype=torch.float64) + 0.5) / beads
     upper = torch.stack([angle.cos() - 0.5, angle.sin() - 0.25], -1)
     return _beads([scale * upper, -scale * upper], std)
@@ -116,8 +117,8 @@ def _circle(n: int) -> Tensor:
 
 
 def _beads(curves: list[Tensor], std: float) -> Mixture:
-    n = sum(map(len, curves))
-    return Mixture(torch.full((n,), 1 / n, dtype=torch.float64), torch.cat(curves), torch.full((n,), std, dtype=torch.float64),
+    weights = torch.cat([torch.full((len(curve),), 1 / (len(curves) * len(curve)), dtype=torch.float64) for curve in curves])
+    return Mixture(weights, torch.cat(curves), torch.full((len(weights),), std, dtype=torch.float64),
                    tuple(str(i) for i, curve in enumerate(curves) for _ in curve))
 
 

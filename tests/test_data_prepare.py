@@ -1,0 +1,204 @@
+"""Preparation, thinning and splits: against scanpy, against theorems, and against leaks."""
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+from scipy import sparse, stats
+
+from lab import data
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return data.pbmc()
+
+
+def raw(n=300, g=400, seed=0):
+    """Raw counts with mitochondrial genes, poor cells, dying cells and rare genes."""
+    random = np.random.default_rng(seed)
+    counts = random.negative_binomial(2, 2 / (2 + random.gamma(0.5, 2.0, g)), (n, g))
+    counts[:, :5] = random.poisson(2.0, (n, 5))
+    counts[:10, 50:] = 0                                    # poor: at most 50 genes
+    counts[10:15, :5] += 4000                               # dying: mostly mitochondrial
+    counts[:, -7:] = 0                                      # never seen
+    adata = ad.AnnData(layers={"counts": sparse.csr_matrix(counts, dtype=np.int32)})
+    adata.var_names = [f"MT-{i}" for i in range(5)] + [f"G{i}" for i in range(g - 5)]
+    adata.obs["donor"] = [f"d{i % 6}" for i in range(n)]
+    return adata
+
+
+def test_prepare_equals_the_scanpy_steps_one_by_one():
+    ours = data.prepare(raw(), 100, min_genes=100)
+    theirs = raw()
+    theirs.X = theirs.layers["counts"].astype(np.float32)
+    theirs.var["mt"] = theirs.var_names.str.startswith("MT-")
+    sc.pp.calculate_qc_metrics(theirs, qc_vars=["mt"], percent_top=None, log1p=False, inplace=True)
+    theirs = theirs[(theirs.obs["n_genes_by_counts"] >= 100) & (theirs.obs["pct_counts_mt"] <= 20)].copy()
+    sc.pp.filter_genes(theirs, min_cells=3)
+    theirs.obs["size"] = theirs.obs["total_counts"]
+    sc.experimental.pp.highly_variable_genes(theirs, n_top_genes=100, layer="counts")
+    theirs.X = theirs.layers["counts"].multiply(1e4 / theirs.obs["size"].to_numpy()[:, None]).tocsr()
+    sc.pp.log1p(theirs)
+    theirs = theirs[:, theirs.var["highly_variable"]]
+    assert list(ours.obs_names) == list(theirs.obs_names) and list(ours.var_names) == list(theirs.var_names)
+    np.testing.assert_allclose(ours.X.toarray(), theirs.X.toarray(), rtol=1e-5)
+    np.testing.assert_array_equal(ours.layers["counts"].toarray(), theirs.layers["counts"].toarray())
+
+
+def test_prepare_drops_poor_and_dying_cells_and_says_how_many():
+    adata = raw()
+    ours = data.prepare(adata, 100, min_genes=100)
+    assert not set(adata.obs_names[:15]) & set(ours.obs_names) and ours.n_obs == 285
+    common = int(((adata.layers["counts"].toarray()[15:] > 0).sum(0) >= 3).sum())
+    assert ours.uns["prepare"] == {"cells": [300, 285], "genes": [400, common, 100], "min_genes": 100, "max_mito": 0.2, "min_cells": 3}
+    assert adata.X is None and "n_counts" not in adata.obs and adata.shape == (300, 400)          # the original is untouched
+    assert (ours.obs["percent_mito"] <= 0.2).all() and (ours.obs["n_counts"] > data.check_counts(ours)).all()
+
+
+def test_prepare_keeps_totals_that_know_genes_the_matrix_lost(cells):
+    ours = data.prepare(cells, 300)
+    np.testing.assert_array_equal(ours.obs["n_counts"], cells.obs["n_counts"])
+    np.testing.assert_allclose(ours.X.toarray(), cells[:, ours.var_names].X.toarray(), rtol=1e-6)
+    assert ours.shape == (700, 300) and "cell_type" in ours.obs
+
+
+def test_held_out_cells_are_brought_to_the_training_genes():
+    train, test = data.split(raw(), seed=1)
+    train = data.prepare(train, 100, min_genes=100)
+    test = data.prepare(test, genes=train.var_names, min_genes=100)
+    assert list(test.var_names) == list(train.var_names)
+    with pytest.raises(data.DataError, match="1 of the 2 genes asked are absent.*'XYZ'"):
+        data.prepare(raw(), genes=["G1", "XYZ"])
+
+
+def test_prepare_refuses_what_is_not_counts_and_thresholds_that_leave_nothing(cells):
+    with pytest.raises(data.DataError, match="looks log-normalised"):
+        data.prepare(cells, layer="X")
+    with pytest.raises(data.DataError, match="no cell passes min_genes=10000"):
+        data.prepare(raw(), min_genes=10_000)
+    with pytest.raises(data.DataError, match="no gene passes"):
+        data.prepare(raw(), min_genes=100, min_cells=1000)
+
+
+def test_prepare_accepts_counts_in_x():
+    adata = raw()
+    adata.X = adata.layers["counts"].astype(np.float32)
+    del adata.layers["counts"]
+    np.testing.assert_array_equal(data.prepare(adata, 100, layer="X", min_genes=100).X.toarray(),
+                                  data.prepare(raw(), 100, min_genes=100).X.toarray())
+
+
+def one_gene(counts):
+    return ad.AnnData(layers={"counts": sparse.csr_matrix(counts[:, None], dtype=np.int32)})
+
+
+def p_value(counts, distribution):
+    """Chi-square of observed counts against a scipy distribution, tails pooled to expected counts of at least 10."""
+    n, support = len(counts), np.arange(counts.max() + 2)
+    expected = n * np.append(distribution.pmf(support[:-1]), distribution.sf(support[-2]))
+    observed = np.bincount(counts, minlength=len(support)).astype(float)
+    keep = expected >= 10
+    expected, observed = np.append(expected[keep], expected[~keep].sum()), np.append(observed[keep], observed[~keep].sum())
+    return stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue
+
+
+def test_thinned_poisson_is_poisson_and_independent_of_what_was_removed():
+    counts = np.random.default_rng(0).poisson(8.0, 50_000)
+    kept = data.thin(one_gene(counts), 0.3, seed=1).layers["counts"].toarray().ravel()
+    assert p_value(kept, stats.poisson(2.4)) > 0.01 > p_value(kept, stats.poisson(2.5))
+    removed = counts - kept
+    assert abs(np.corrcoef(kept, removed)[0, 1]) < 3 / np.sqrt(50_000)
+    table = np.histogram2d(kept.clip(0, 5), removed.clip(2, 9), bins=[np.arange(7), np.arange(2, 11)])[0]
+    assert stats.chi2_contingency(table).pvalue > 0.01                       # independence, not only no correlation
+
+
+def test_thinned_negative_binomial_keeps_theta_but_not_independence():
+    mean, theta, p = 10.0, 2.0, 0.4
+    counts = np.random.default_rng(0).negative_binomial(theta, theta / (theta + mean), 50_000)
+    kept = data.thin(one_gene(counts), p, seed=1).layers["counts"].toarray().ravel()
+    assert p_value(kept, stats.nbinom(theta, theta / (theta + p * mean))) > 0.01 > p_value(kept, stats.nbinom(2.2, 2.2 / (2.2 + p * mean)))
+    covariance = np.cov(kept, counts - kept)[0, 1]
+    assert covariance == pytest.approx(p * (1 - p) * mean**2 / theta, rel=0.05)
+
+
+def test_thinning_scales_the_full_total_and_renormalises(cells):
+    thinned = data.thin(cells, 0.25, seed=0)
+    ratio = thinned.obs["n_counts"] / cells.obs["n_counts"]
+    expected_sd = np.sqrt(0.25 * 0.75 / cells.obs["n_counts"]).mean()
+    assert ratio.mean() == pytest.approx(0.25, abs=3 * expected_sd / np.sqrt(700)) and ratio.std() == pytest.approx(expected_sd, rel=0.15)
+    assert (thinned.layers["counts"].toarray() <= cells.layers["counts"].toarray()).all()
+    by_hand = np.log1p(thinned.layers["counts"].toarray() * 1e4 / thinned.obs["n_counts"].to_numpy()[:, None])
+    np.testing.assert_allclose(thinned.X.toarray(), by_hand, rtol=1e-5)
+    assert "n_genes" not in thinned.obs and "n_genes" in cells.obs
+    np.testing.assert_array_equal(data.thin(cells, 1.0).layers["counts"].toarray(), cells.layers["counts"].toarray())
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.5])
+def test_thinning_by_a_fraction_that_is_no_probability_is_refused(cells, fraction):
+    with pytest.raises(data.DataError, match="probability of keeping a UMI"):
+        data.thin(cells, fraction)
+
+
+def test_a_split_is_a_partition_and_reproducible(cells):
+    parts = data.split(cells, (0.7, 0.2, 0.1), seed=3)
+    assert [part.n_obs for part in parts] == [490, 140, 70]
+    assert sorted(sum((list(part.obs_names) for part in parts), [])) == sorted(cells.obs_names)
+    assert [list(p.obs_names) for p in data.split(cells, (0.7, 0.2, 0.1), seed=3)] == [list(p.obs_names) for p in parts]
+    assert list(data.split(cells, seed=4)[1].obs_names) != list(data.split(cells, seed=3)[1].obs_names)
+    data.assert_no_leakage(*parts)
+
+
+def test_a_stratified_split_divides_every_cell_type_in_the_same_proportion(cells):
+    _, test = data.split(cells, (0.8, 0.2), stratify="cell_type")
+    share = test.obs["cell_type"].value_counts() / cells.obs["cell_type"].value_counts()
+    size = cells.obs["cell_type"].value_counts()
+    assert (abs(share - 0.2) * size <= 0.5 + 1e-9).all()
+
+
+def test_a_split_by_group_keeps_groups_whole_and_near_the_fractions():
+    adata = raw(n=600)
+    adata.obs["donor"] = np.repeat([f"d{i}" for i in range(20)], 30)
+    train, test = data.split(adata, (0.75, 0.25), by="donor", seed=2)
+    assert not set(train.obs["donor"]) & set(test.obs["donor"]) and test.n_obs == 150
+    data.assert_no_leakage(train, test, by="donor")
+    train, test = data.split(adata, by="donor", test=["d3", "d7"])
+    assert set(test.obs["donor"]) == {"d3", "d7"} and train.n_obs == 540
+
+
+def test_every_part_keeps_all_categories_so_that_codes_agree(cells):
+    train, test = data.split(cells, by="cell_type", test=["NK"])
+    assert list(train.obs["cell_type"].cat.categories) == list(test.obs["cell_type"].cat.categories) == list(cells.obs["cell_type"].cat.categories)
+    code = data.loader(test, "cell_type").dataset.columns["cell_type"].unique().tolist()
+    assert code == [list(cells.obs["cell_type"].cat.categories).index("NK")]
+
+
+def test_the_guard_catches_shared_cells_copies_and_groups(cells):
+    train, test = data.split(cells)
+    with pytest.raises(data.DataError, match="share 1 cells"):
+        data.assert_no_leakage(train, ad.concat([test, train[:1]]))
+    renamed = train[:2].copy()
+    renamed.obs_names = ["copy 1", "copy 2"]
+    with pytest.raises(data.DataError, match="2 identical cells under different names"):
+        data.assert_no_leakage(train, renamed)
+    with pytest.raises(data.DataError, match="share 10 values of 'cell_type'"):
+        data.assert_no_leakage(train, test, by="cell_type")
+    with pytest.raises(data.DataError, match="parts 1 and 2"):
+        data.assert_no_leakage(train, test, test)
+
+
+def test_the_guard_catches_a_category_that_training_never_saw(cells):
+    train, test = data.split(cells, by="cell_type", test=["NK"])
+    with pytest.raises(data.DataError, match="'NK' occurs only among held-out"):
+        data.assert_known_categories(train, test, "cell_type")
+    data.assert_known_categories(*data.split(cells, stratify="cell_type"), "cell_type")
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(fractions=(0.5, 0.6)), "sum to 1"), (dict(fractions=(1.0, 0.0)), "positive"),
+    (dict(by="donor"), "no column 'donor'"), (dict(by="phase", stratify="phase"), "cannot be divided"),
+    (dict(test=["NK"]), "name the column with by="), (dict(by="cell_type", test=["T"]), "no cell has cell_type 'T'"),
+    (dict(by="phase", fractions=(0.25,) * 4), "3 groups cannot fill 4 parts"), (dict(fractions=(0.9999, 0.0001)), "part 1 .* has no cells"),
+])
+def test_impossible_splits_are_refused_in_one_sentence(cells, options, message):
+    with pytest.raises(data.DataError, match=message):
+        data.split(cells, **options)

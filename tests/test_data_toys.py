@@ -1,0 +1,119 @@
+"""Toys: densities that integrate to one, scores that are their gradients, samples that come from them."""
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, special, stats
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from lab import data
+from lab.data import toys
+
+TOYS = {"gaussian_mixture": toys.gaussian_mixture(), "eight_gaussians": toys.eight_gaussians(), "moons": toys.moons(),
+        "rings": toys.rings(), "checkerboard": toys.checkerboard(),
+        "noised moons": toys.moons().noised(0.8, 0.6), "noised checkerboard": toys.checkerboard().noised(0.8, 0.6)}
+
+
+def grid(n, half=5.0):
+    """Midpoints of an n x n grid on [-half, half]^2, and the area of a cell."""
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) * 2 * half / n - half
+    return torch.stack(torch.meshgrid(u, u, indexing="ij"), -1).reshape(-1, 2), (2 * half / n) ** 2
+
+
+def density(toy, x):
+    return torch.cat([toy.log_prob(part).exp() for part in x.split(20_000)])
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_density_integrates_to_one(name):
+    x, area = grid(300)
+    assert (density(TOYS[name], x).sum() * area).item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_score_is_the_gradient_of_the_log_density_also_far_away(name):
+    x = torch.tensor(np.random.default_rng(0).uniform(-5, 5, (500, 2)), requires_grad=True)
+    gradient, = torch.autograd.grad(TOYS[name].log_prob(x).sum(), x)
+    torch.testing.assert_close(TOYS[name].score(x), gradient, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_score_and_density_are_finite_in_float32(name):
+    x = torch.tensor(np.random.default_rng(0).uniform(-4, 4, (500, 2)))
+    score, log_prob = TOYS[name].score(x.float()), TOYS[name].log_prob(x.float())
+    assert score.dtype == torch.float32 and torch.isfinite(score).all() and torch.isfinite(log_prob).all()
+    torch.testing.assert_close(log_prob.double(), TOYS[name].log_prob(x), rtol=1e-3, atol=2e-2)
+
+
+def chi_square(x, toy, bins=24, fine=6, half=4.0):
+    """p-value of samples binned on a grid against the integral of the density over each bin; rare bins are pooled."""
+    points, area = grid(bins * fine, half)
+    expected = density(toy, points).reshape(bins, fine, bins, fine).sum((1, 3)).numpy().ravel() * area * len(x)
+    edges = np.linspace(-half, half, bins + 1)
+    observed = np.histogram2d(x[:, 0], x[:, 1], bins=[edges, edges])[0].ravel()
+    keep = expected >= 5
+    expected, observed = np.append(expected[keep], len(x) - expected[keep].sum()), np.append(observed[keep], len(x) - observed[keep].sum())
+    return stats.chisquare(observed, expected).pvalue
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_samples_follow_the_density(name):
+    toy = TOYS[name]
+    assert chi_square(toy.sample(20_000, seed=0).X, toy) > 0.001
+    wider = toy.noised(1.0, 0.3)
+    assert chi_square(wider.sample(20_000, seed=0).X, toy) < 1e-6              # the test notices a little noise
+
+
+@pytest.mark.parametrize("name", ["moons", "checkerboard", "rings"])
+def test_noised_is_the_law_of_alpha_x0_plus_sigma_eps(name):
+    toy = TOYS[name]
+    x0 = toy.sample(20_000, seed=0).X
+    x = 0.7 * x0 + 0.5 * np.random.default_rng(1).standard_normal(x0.shape)
+    assert chi_square(x, toy.noised(0.7, 0.5)) > 0.001
+
+
+def test_the_mixture_equals_torch_distributions():
+    toy, x = TOYS["gaussian_mixture"], grid(50)[0]
+    reference = MixtureSameFamily(Categorical(toy.weights), Independent(Normal(toy.means, toy.std[:, None].expand(-1, 2)), 1))
+    torch.testing.assert_close(toy.log_prob(x), reference.log_prob(x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_beads_of_a_ring_equal_the_bessel_function_of_a_circle():
+    ring, radius, std = toys.rings(radii=(1.5,), std=0.1), 1.5, 0.1
+    r = np.linspace(0.5, 2.5, 41)
+    x = torch.tensor(np.stack([r * np.cos(0.3), r * np.sin(0.3)], -1))
+    exact = np.log(special.ive(0, r * radius / std**2)) - (r - radius) ** 2 / (2 * std**2) - np.log(2 * np.pi * std**2)
+    np.testing.assert_allclose(ring.log_prob(x).numpy(), exact, rtol=1e-9, atol=1e-9)
+
+
+def test_the_beads_of_a_moon_equal_quadrature_along_the_half_circle():
+    moon, std = toys.moons(std=0.1), 0.1
+
+    def exact(x, y):
+        curve = lambda s, a: np.exp(-((x - s * (np.cos(a) - 0.5)) ** 2 + (y - s * (np.sin(a) - 0.25)) ** 2) / (2 * std**2))
+        return sum(integrate.quad(lambda a: curve(s, a), 0, np.pi, epsabs=1e-13, limit=200)[0] for s in (1, -1)) / (4 * np.pi**2 * std**2)
+
+    for point in [(0.5, 0.0), (-0.5, 0.75), (0.0, 0.0), (1.3, -1.0), (0.45, -0.2)]:
+        assert moon.log_prob(torch.tensor([point], dtype=torch.float64)).exp().item() == pytest.approx(exact(*point), rel=2e-3, abs=1e-9)
+
+
+def test_moons_interleave_and_all_toys_are_roughly_centred():
+    for name in ("eight_gaussians", "moons", "rings", "checkerboard"):
+        assert np.abs(TOYS[name].sample(20_000, seed=0).X.mean(0)).max() < 0.05, name
+    upper, lower = (TOYS["moons"].sample(2000).X[TOYS["moons"].sample(2000).obs["component"] == c] for c in "01")
+    assert upper[:, 0].max() > lower[:, 0].min() + 1 and upper[:, 1].mean() > lower[:, 1].mean()
+
+
+def test_the_checkerboard_fills_black_squares_only():
+    sharp = toys.checkerboard(std=1e-3).sample(5000).X
+    assert ((np.floor(sharp).sum(1) % 2) == 0).mean() > 0.99
+
+
+def test_a_sample_is_anndata_without_counts_and_reproducible():
+    moons = toys.moons().sample(100, seed=5)
+    assert moons.shape == (100, 2) and "counts" not in moons.layers and moons.uns["unit"]
+    assert moons.obs["component"].nunique() == 2
+    np.testing.assert_array_equal(moons.X, toys.moons().sample(100, seed=5).X)
+    assert (moons.X != toys.moons().sample(100, seed=6).X).all()
+    assert next(iter(data.loader(moons, layer=None)))["x"].shape == (100, 2)
+    with pytest.raises(data.DataError, match="no layer 'counts'"):
+        data.loader(moons)
