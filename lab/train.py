@@ -96,7 +96,9 @@ def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
 
 @functools.cache
 def _accelerator() -> Accelerator:
-    return Accelerator(dataloader_config=DataLoaderConfiguration(split_batches=True),
+    several = "LOCAL_RANK" in os.environ         # torchrun's; without a GPU, accelerate joins its processes only where told cpu=True
+    return Accelerator(cpu=several and not (torch.cuda.is_available() or torch.xpu.is_available()),
+                       dataloader_config=DataLoaderConfiguration(split_batches=True),
                        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 
@@ -136,7 +138,7 @@ class _Run:
             self.optimizer.zero_grad()
             report = self.objective(send_to_device(b, accelerator.device))
             accelerator.backward(report["loss"])
-            report = _floats(report)             # the step's one copy from device to host
+            report = _floats(report, f"at step {self.step + 1}")         # the step's one copy from device to host
             if clip is not None:
                 accelerator.unscale_gradients(self.optimizer)
                 nn.utils.clip_grad_norm_(self.model.parameters(), clip)
@@ -205,37 +207,45 @@ class _Run:
         """Continue from the newest checkpoint of `folder`, if there is one; nothing is unpickled."""
         if not (newest := max(folder.glob("step-*"), default=None)):
             return None
-        state = torch.load(newest / "state.pt", weights_only=True)
+        state = _intact(torch.load, newest / "state.pt", weights_only=True)
         for name, value in self._given().items():
             if state["given"][name] != value:
                 raise ValueError(f"{newest} was written with {name} = {state['given'][name]}, not {value}; "
                                  "give the same, or another folder")
+        _intact(load_file, newest / "model.safetensors")
         try:
             load_model(self.model, newest / "model.safetensors")
         except RuntimeError as error:
             raise ValueError(f"{newest} holds the weights of another model; give that model, or another folder") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
-        random = torch.load(newest / f"random-{_accelerator().process_index}.pt", weights_only=True)
+        random = _intact(torch.load, newest / f"random-{_accelerator().process_index}.pt", weights_only=True)
         torch.set_rng_state(random["cpu"])
         if random["cuda"] is not None:
             torch.cuda.set_rng_state(random["cuda"], _accelerator().device)
         self.order = random["order"]
         best = newest / "best.safetensors"
-        return state["rows"], load_file(best) if best.exists() else None, state["watch"]
+        return state["rows"], _intact(load_file, best) if best.exists() else None, state["watch"]
 
     def _given(self) -> dict:
         return {"lr": self.lr, "number of processes": _accelerator().num_processes,
                 "minibatches per epoch": len(self.batches) if hasattr(self.batches, "__len__") else None}
 
 
-def _floats(report: dict[str, Tensor]) -> dict[str, float]:
+def _intact(read: Callable, path: Path, **how):
+    try:
+        return read(path, **how)
+    except Exception as error:                   # torch, zip, pickle and safetensors each have their own
+        raise ValueError(f"{path} is damaged and cannot be read; delete {path.parents[1]} and train again") from error
+
+
+def _floats(report: dict[str, Tensor], where: str) -> dict[str, float]:
     """The entries as floats, each the mean over processes; a loss that is not finite stops here."""
     accelerator = _accelerator()
     values = torch.stack([torch.as_tensor(value, device=accelerator.device).detach() for value in report.values()])
     floats = dict(zip(report, accelerator.reduce(values, "mean").tolist()))
     if not math.isfinite(floats["loss"]):
-        raise FloatingPointError(f"the loss is {floats['loss']}; lower lr, set clip, or look for NaN in the minibatch")
+        raise FloatingPointError(f"the loss is {floats['loss']} {where}; lower lr, set clip, or look for NaN in the minibatch")
     return floats
 
 
@@ -255,4 +265,4 @@ def _validate(loss: Loss, batches: Iterable[Batch]) -> dict[str, float]:
                 totals[name] = totals.get(name, 0) + size * value
     if not cells:
         raise ValueError("validate yielded no minibatch; pass a list or a DataLoader that holds at least one cell")
-    return _floats({name: total / cells for name, total in totals.items()})
+    return _floats({name: total / cells for name, total in totals.items()}, "in validation")
