@@ -11,6 +11,7 @@ import io
 import math
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -137,17 +138,17 @@ class Misunderstood(Exception):
 
 def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
     """The command that argv names, its options read, ready to run."""
-    word = argv[0] if argv else "--help"
+    word, kind = argv[0] if argv else "--help", "command" if commands is COMMANDS else "model"
     if word in ("-h", "--help"):
-        print(f"usage: {prog} [-h] [--debug] {{{','.join(commands)}}} ...\n")
+        print(f"usage: {prog} [-h] [--debug] {{{','.join(commands)}}} ...\n", file=(to := sys.stdout if argv else sys.stderr))
         for name, command in commands.items():
             doc = command.__doc__.splitlines()[0] if callable(command) else f"Train a model: {', '.join(command)}."
-            print(f"  {name:8} {doc}")
-        print(f"\n{prog} {'COMMAND' if commands is COMMANDS else 'MODEL'} --help lists its options; --debug shows tracebacks and warnings.")
+            print(f"  {name:8} {doc}", file=to)
+        print(f"\n{prog} {kind.upper()} --help lists its options; --debug shows tracebacks and warnings.", file=to)
         raise SystemExit(0 if argv else 2)
     if word not in commands:
         near = difflib.get_close_matches(word, commands, 1)
-        raise Misunderstood(f"{prog} has no {'command' if commands is COMMANDS else 'model'} {word!r}; "
+        raise Misunderstood(f"{prog} has no {kind} {word!r}; "
                             f"{f'did you mean {near[0]}?' if near else 'choose ' + ' or '.join(commands)}")
     if not callable(commands[word]):
         return _chosen(commands[word], argv[1:], f"{prog} {word}")
@@ -166,12 +167,22 @@ def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
 
 
 def _unboxed(box: str) -> str:
-    """What tyro says inside a frame, as one line."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rules = [i for i, line in enumerate(lines) if line.startswith("──")] or [len(lines)]
-    said = " ".join(lines[:rules[0]])
-    near = [lines[i + 1] for i, line in enumerate(lines[:-1]) if line.startswith("Perhaps you meant")]
-    return said.rstrip(".") + (f"; perhaps you meant {near[0].split()[0]}" if near else "")
+    """What tyro says in a frame with rules, of UTF-8 or, where stdout has another encoding, of dashes: as one line."""
+    parts = [[]]
+    for line in (line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))):
+        if line and set(line) <= set("─-"):
+            parts.append([])
+        elif line:
+            parts[-1].append(line)
+    said = []
+    for part in parts if box.startswith("╭") else parts[1:]:             # without a frame the title is a part of its own
+        if part and part[0].startswith("Missing from"):
+            said.append(f"{part[0]} {', '.join(line for line in part if line.startswith('--'))}")
+        elif part and part[0].startswith("Perhaps you meant"):
+            said.append(f"perhaps you meant {part[1].split()[0]}")
+        elif part and "helptext" not in part[0]:
+            said.append(re.sub(r"no type matching (\S+) could be instantiated from \[(.*?)\].*", r"\2 is none of \1", " ".join(part)).rstrip("."))
+    return "; ".join(said)
 
 
 def _sentence(error: Exception) -> str:

@@ -64,7 +64,7 @@ def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_
     rank = int(os.environ.get("RANK", 0))
     torch.manual_seed(seed + rank + 1)                                            # noise of its own for each process
     _say(f"{cells.n_obs:,} cells ({held_out.sum():,} held out) x {cells.n_vars:,} genes; results go to {out}")
-    with _begin(out, record):
+    with _begin(out, None if begun else record):
         history = fit(model, lambda b: vae.loss(model, b["x"], b["log_library"]), trained, n=steps or epochs * len(trained), lr=lr,
                       validate=tested, patience=patience, checkpoint=out / "checkpoint")
     if rank == 0:
@@ -164,12 +164,12 @@ def _fingerprint(cells: ad.AnnData, batches: DataLoader) -> str:
 
 
 @contextmanager
-def _begin(out: Path, record: dict) -> Iterator[None]:
-    """Say in `run.json` what runs here. If it fails before there is a checkpoint, the folder is left as it was found."""
+def _begin(out: Path, record: dict | None) -> Iterator[None]:
+    """Say in `run.json` what begins here (None: it was said). If it fails before there is a checkpoint, all is left as it was found."""
     new = not out.exists()
     try:
         out.mkdir(exist_ok=True)
-        if int(os.environ.get("RANK", 0)) == 0:
+        if record is not None and int(os.environ.get("RANK", 0)) == 0:
             _write(out / "run.json", lambda path: path.write_text(json.dumps(record, indent=1)))
         yield
     except BaseException:
