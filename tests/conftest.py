@@ -1,4 +1,8 @@
-"""Tests marked `real` read data sets from the folder that LAB_DATA names; without it they are skipped, and all others never see it."""
+"""Tests marked `real` read data sets from the folder that LAB_DATA names; without it they are skipped.
+
+All other tests never see LAB_DATA.
+"""
+
 import os
 
 import pytest

@@ -1,4 +1,5 @@
 """Preparation, thinning and splits: against scanpy, against theorems, and against leaks."""
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ def raw(n=300, g=400, seed=0):
     random = np.random.default_rng(seed)
     counts = random.negative_binomial(2, 2 / (2 + random.gamma(0.5, 2.0, g)), (n, g))
     counts[:, :5] = random.poisson(2.0, (n, 5))
-    counts[:10, 50:] = 0                                    # poor: at most 50 genes
-    counts[10:15, :5] += 4000                               # dying: mostly mitochondrial
-    counts[:, -7:] = 0                                      # never seen
+    counts[:10, 50:] = 0  # poor: at most 50 genes
+    counts[10:15, :5] += 4000  # dying: mostly mitochondrial
+    counts[:, -7:] = 0  # never seen
     adata = ad.AnnData(layers={"counts": sparse.csr_matrix(counts, dtype=np.int32)})
     adata.var_names = [f"MT-{i}" for i in range(5)] + [f"G{i}" for i in range(g - 5)]
     adata.obs["donor"] = [f"d{i % 6}" for i in range(n)]
@@ -50,8 +51,9 @@ def test_prepare_drops_poor_and_dying_cells_and_says_how_many():
     ours = data.prepare(adata, 100, min_genes=100)
     assert not set(adata.obs_names[:15]) & set(ours.obs_names) and ours.n_obs == 285
     common = int(((adata.layers["counts"].toarray()[15:] > 0).sum(0) >= 3).sum())
-    assert ours.uns["prepare"] == {"cells": [300, 285], "genes": [400, common, 100], "min_genes": 100, "max_mito": 0.2, "min_cells": 3}
-    assert adata.X is None and "n_counts" not in adata.obs and adata.shape == (300, 400)          # the original is untouched
+    assert ours.uns["prepare"] == {"cells": [300, 285], "genes": [400, common, 100], "min_genes": 100, "max_mito": 0.2,
+                                   "min_cells": 3}
+    assert adata.X is None and "n_counts" not in adata.obs and adata.shape == (300, 400)  # the original is untouched
     assert (ours.obs["percent_mito"] <= 0.2).all() and (ours.obs["n_counts"] > data.check_counts(ours)).all()
 
 
@@ -98,7 +100,8 @@ def p_value(counts, distribution):
     expected = n * np.append(distribution.pmf(support[:-1]), distribution.sf(support[-2]))
     observed = np.bincount(counts, minlength=len(support)).astype(float)
     keep = expected >= 10
-    expected, observed = np.append(expected[keep], expected[~keep].sum()), np.append(observed[keep], observed[~keep].sum())
+    expected, observed = (np.append(expected[keep], expected[~keep].sum()),
+                          np.append(observed[keep], observed[~keep].sum()))
     return stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue
 
 
@@ -109,14 +112,15 @@ def test_thinned_poisson_is_poisson_and_independent_of_what_was_removed():
     removed = counts - kept
     assert abs(np.corrcoef(kept, removed)[0, 1]) < 3 / np.sqrt(50_000)
     table = np.histogram2d(kept.clip(0, 5), removed.clip(2, 9), bins=[np.arange(7), np.arange(2, 11)])[0]
-    assert stats.chi2_contingency(table).pvalue > 0.01                       # independence, not only no correlation
+    assert stats.chi2_contingency(table).pvalue > 0.01  # independence, not only no correlation
 
 
 def test_thinned_negative_binomial_keeps_theta_but_not_independence():
     mean, theta, p = 10.0, 2.0, 0.4
     counts = np.random.default_rng(0).negative_binomial(theta, theta / (theta + mean), 50_000)
     kept = data.thin(one_gene(counts), p, seed=1).layers["counts"].toarray().ravel()
-    assert p_value(kept, stats.nbinom(theta, theta / (theta + p * mean))) > 0.01 > p_value(kept, stats.nbinom(2.2, 2.2 / (2.2 + p * mean)))
+    assert (p_value(kept, stats.nbinom(theta, theta / (theta + p * mean))) > 0.01
+            > p_value(kept, stats.nbinom(2.2, 2.2 / (2.2 + p * mean))))
     covariance = np.cov(kept, counts - kept)[0, 1]
     assert covariance == pytest.approx(p * (1 - p) * mean**2 / theta, rel=0.05)
 
@@ -125,7 +129,9 @@ def test_thinning_scales_the_full_total_and_renormalises(cells):
     thinned = data.thin(cells, 0.25, seed=0)
     ratio = thinned.obs["n_counts"] / cells.obs["n_counts"]
     expected_sd = np.sqrt(0.25 * 0.75 / cells.obs["n_counts"]).mean()
-    assert ratio.mean() == pytest.approx(0.25, abs=3 * expected_sd / np.sqrt(700)) and ratio.std() == pytest.approx(expected_sd, rel=0.15)
+    assert ratio.mean() == pytest.approx(0.25, abs=3 * expected_sd / np.sqrt(700)) and ratio.std() == pytest.approx(
+        expected_sd, rel=0.15
+    )
     assert (thinned.layers["counts"].toarray() <= cells.layers["counts"].toarray()).all()
     by_hand = np.log1p(thinned.layers["counts"].toarray() * 1e4 / thinned.obs["n_counts"].to_numpy()[:, None])
     np.testing.assert_allclose(thinned.X.toarray(), by_hand, rtol=1e-5)
@@ -167,7 +173,8 @@ def test_a_split_by_group_keeps_groups_whole_and_near_the_fractions():
 
 def test_every_part_keeps_all_categories_so_that_codes_agree(cells):
     train, test = data.split(cells, by="cell_type", test=["NK"])
-    assert list(train.obs["cell_type"].cat.categories) == list(test.obs["cell_type"].cat.categories) == list(cells.obs["cell_type"].cat.categories)
+    assert (list(train.obs["cell_type"].cat.categories) == list(test.obs["cell_type"].cat.categories)
+            == list(cells.obs["cell_type"].cat.categories))
     code = data.loader(test, "cell_type").dataset.columns["cell_type"].unique().tolist()
     assert code == [list(cells.obs["cell_type"].cat.categories).index("NK")]
 
@@ -193,12 +200,14 @@ def test_the_guard_catches_a_category_that_training_never_saw(cells):
     data.assert_known_categories(*data.split(cells, stratify="cell_type"), "cell_type")
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(fractions=(0.5, 0.6)), "sum to 1"), (dict(fractions=(1.0, 0.0)), "positive"),
-    (dict(by="donor"), "no column 'donor'"), (dict(by="phase", stratify="phase"), "cannot be divided"),
-    (dict(test=["NK"]), "name the column with by="), (dict(by="cell_type", test=["T"]), "no cell has cell_type 'T'"),
-    (dict(by="phase", fractions=(0.25,) * 4), "3 groups cannot fill 4 parts"), (dict(fractions=(0.9999, 0.0001)), "part 1 .* has no cells"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [(dict(fractions=(0.5, 0.6)), "sum to 1"), (dict(fractions=(1.0, 0.0)), "positive"),
+     (dict(by="donor"), "no column 'donor'"), (dict(by="phase", stratify="phase"), "cannot be divided"),
+     (dict(test=["NK"]), "name the column with by="), (dict(by="cell_type", test=["T"]), "no cell has cell_type 'T'"),
+     (dict(by="phase", fractions=(0.25,) * 4), "3 groups cannot fill 4 parts"),
+     (dict(fractions=(0.9999, 0.0001)), "part 1 .* has no cells")],
+)
 def test_impossible_splits_are_refused_in_one_sentence(cells, options, message):
     with pytest.raises(data.DataError, match=message):
         data.split(cells, **options)

@@ -1,4 +1,5 @@
 """Toys: densities that integrate to one, scores that are their gradients, samples that come from them."""
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +10,8 @@ from lab import data
 from lab.data import toys
 
 TOYS = {"gaussian_mixture": toys.gaussian_mixture(), "eight_gaussians": toys.eight_gaussians(), "moons": toys.moons(),
-        "rings": toys.rings(), "checkerboard": toys.checkerboard(),
-        "noised moons": toys.moons().noised(0.8, 0.6), "noised checkerboard": toys.checkerboard().noised(0.8, 0.6)}
+        "rings": toys.rings(), "checkerboard": toys.checkerboard(), "noised moons": toys.moons().noised(0.8, 0.6),
+        "noised checkerboard": toys.checkerboard().noised(0.8, 0.6)}
 
 
 def grid(n, half=5.0):
@@ -32,7 +33,7 @@ def test_the_density_integrates_to_one(name):
 @pytest.mark.parametrize("name", TOYS)
 def test_the_score_is_the_gradient_of_the_log_density_also_far_away(name):
     x = torch.tensor(np.random.default_rng(0).uniform(-5, 5, (500, 2)), requires_grad=True)
-    gradient, = torch.autograd.grad(TOYS[name].log_prob(x).sum(), x)
+    (gradient,) = torch.autograd.grad(TOYS[name].log_prob(x).sum(), x)
     torch.testing.assert_close(TOYS[name].score(x), gradient, rtol=1e-8, atol=1e-8)
 
 
@@ -51,7 +52,8 @@ def chi_square(x, toy, bins=24, fine=6, half=4.0):
     edges = np.linspace(-half, half, bins + 1)
     observed = np.histogram2d(x[:, 0], x[:, 1], bins=[edges, edges])[0].ravel()
     keep = expected >= 5
-    expected, observed = np.append(expected[keep], len(x) - expected[keep].sum()), np.append(observed[keep], len(x) - observed[keep].sum())
+    expected, observed = (np.append(expected[keep], len(x) - expected[keep].sum()),
+                          np.append(observed[keep], len(x) - observed[keep].sum()))
     return stats.chisquare(observed, expected).pvalue
 
 
@@ -60,7 +62,7 @@ def test_samples_follow_the_density(name):
     toy = TOYS[name]
     assert chi_square(toy.sample(20_000, seed=0).X, toy) > 0.001
     wider = toy.noised(1.0, 0.3)
-    assert chi_square(wider.sample(20_000, seed=0).X, toy) < 1e-6              # the test notices a little noise
+    assert chi_square(wider.sample(20_000, seed=0).X, toy) < 1e-6  # the test notices a little noise
 
 
 @pytest.mark.parametrize("name", ["moons", "checkerboard", "rings"])
@@ -73,7 +75,9 @@ def test_noised_is_the_law_of_alpha_x0_plus_sigma_eps(name):
 
 def test_the_mixture_equals_torch_distributions():
     toy, x = TOYS["gaussian_mixture"], grid(50)[0]
-    reference = MixtureSameFamily(Categorical(toy.weights), Independent(Normal(toy.means, toy.std[:, None].expand(-1, 2)), 1))
+    reference = MixtureSameFamily(
+        Categorical(toy.weights), Independent(Normal(toy.means, toy.std[:, None].expand(-1, 2)), 1)
+    )
     torch.testing.assert_close(toy.log_prob(x), reference.log_prob(x), rtol=1e-12, atol=1e-12)
 
 
@@ -89,11 +93,17 @@ def test_the_beads_of_a_moon_equal_quadrature_along_the_half_circle():
     moon, std = toys.moons(std=0.1), 0.1
 
     def exact(x, y):
-        curve = lambda s, a: np.exp(-((x - s * (np.cos(a) - 0.5)) ** 2 + (y - s * (np.sin(a) - 0.25)) ** 2) / (2 * std**2))
-        return sum(integrate.quad(lambda a: curve(s, a), 0, np.pi, epsabs=1e-13, limit=200)[0] for s in (1, -1)) / (4 * np.pi**2 * std**2)
+        """Both half circles by adaptive quadrature; the lower one is the upper one seen from -(x, y)."""
+        total = 0.0
+        for sign in (1, -1):
+            squared = lambda a, s=sign: (s * x - np.cos(a) + 0.5) ** 2 + (s * y - np.sin(a) + 0.25) ** 2
+            total += integrate.quad(lambda a, r2=squared: np.exp(-r2(a) / (2 * std**2)), 0, np.pi, epsabs=1e-13)[0]
+        return total / (4 * np.pi**2 * std**2)
 
     for point in [(0.5, 0.0), (-0.5, 0.75), (0.0, 0.0), (1.3, -1.0), (0.45, -0.2)]:
-        assert moon.log_prob(torch.tensor([point], dtype=torch.float64)).exp().item() == pytest.approx(exact(*point), rel=2e-3, abs=1e-9)
+        assert moon.log_prob(torch.tensor([point], dtype=torch.float64)).exp().item() == pytest.approx(
+            exact(*point), rel=2e-3, abs=1e-9
+        )
 
 
 def test_moons_interleave_and_all_toys_are_roughly_centred():

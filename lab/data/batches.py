@@ -1,4 +1,5 @@
-"""From AnnData to minibatches: `check_counts` reads every value once, `loader` then serves whole batches."""
+"""From AnnData to minibatches: everything is checked once, then `loader` serves whole batches."""
+
 from collections.abc import Iterator
 
 import anndata as ad
@@ -8,66 +9,49 @@ import torch
 from scipy import sparse
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .counts import check_counts, check_finite, matrix_of
 from .errors import DataError
 
-DENSE_BYTES = 1e9   # a matrix in memory below this is made dense once: a batch is then one index_select
-CHUNK = 1024        # rows read at a time while checking
+DENSE_BYTES = 1e9  # a matrix in memory below this is made dense once: a batch is then one index_select
 
 
-def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
-    """Read the whole layer once and return each cell's total (B,), or raise `DataError`: one sentence, cause and remedy.
+def loader(adata: ad.AnnData, *obs: str, layer: str | None = "counts", size: int = 128, shuffle: bool = True,
+           seed: int = 0, drop_last: bool = False, categories: dict[str, list] | None = None) -> DataLoader:
+    """Minibatches of `adata` as dicts: `"x"` (B, G) float32; `"log_library"` (B, 1), the log of each cell's total over
+    these genes, for count layers; and one entry per column named in `obs`: categories as int64 codes (B,), numbers as
+    float32 (B,).
 
-    Refused: no cells, no genes, duplicate gene names, a missing layer, NaN, infinite, negative or fractional values, a cell without a
-    single count. `layer="X"` reads X. On-disk matrices are read 1,024 rows at a time.
-    """
-    totals = count_totals(adata, layer)
-    if (totals == 0).any():
-        raise DataError(f"{(totals == 0).sum()} of {adata.n_obs} cells have no count in these {adata.n_vars} genes (first: "
-                        f"{adata.obs_names[totals == 0][0]!r}); remove them before training, prepare() does")
-    return totals
-
-
-def count_totals(adata: ad.AnnData, layer: str) -> np.ndarray:
-    """As `check_counts`, but a cell may be empty: `prepare` and `thin` meet such cells."""
-    matrix = _matrix(adata, layer)
-    return np.concatenate([_totals(matrix[start:start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)])
-
-
-def loader(adata: ad.AnnData, *obs: str, layer: str | None = "counts", size: int = 128, shuffle: bool = True, seed: int = 0,
-           drop_last: bool = False, categories: dict[str, list] | None = None) -> DataLoader:
-    """Minibatches of `adata` as dicts: `"x"` (B, G) float32; `"log_library"` (B, 1), the log of each cell's total over these
-    genes, for count layers; and one entry per column named in `obs`: categories as int64 codes (B,), numbers as float32 (B,).
-
-    `layer="X"` takes X for counts; `layer=None` takes X for any finite numbers, and gives no `log_library`. On-disk matrices
-    (`read(path, on_disk=True)`, or anndata's backed mode) are read batch by batch, rows in order of position.
-    The order of an epoch is a function of (`seed`, epoch); epochs follow by themselves, and `loader.sampler.set_epoch(k)` says
-    which comes next. `loader.dataset.categories` gives the codes' meaning; pass it as `categories` when loading held-out cells,
-    so that both use one code and an unseen category is refused.
+    `layer="X"` takes X for counts; `layer=None` takes X for any finite numbers, and gives no `log_library`. On-disk
+    matrices (`read(path, on_disk=True)`, or anndata's backed mode) are read batch by batch, rows in order of position.
+    The order of an epoch is a function of (`seed`, epoch); epochs follow by themselves, and
+    `loader.sampler.set_epoch(k)` says which comes next. `loader.dataset.categories` gives the codes' meaning; pass it
+    as `categories` when loading held-out cells, so that both use one code and an unseen category is refused.
     """
     if size < 1:
         raise DataError(f"size={size}: a minibatch needs at least one cell")
     cells = Cells(adata, obs, layer, categories or {})
-    return DataLoader(cells, batch_size=size, sampler=Order(len(cells), shuffle, seed), drop_last=drop_last, collate_fn=_as_is,
-                      generator=torch.Generator().manual_seed(seed))   # its own: iterating leaves torch's global one alone
+    return DataLoader(cells, size, sampler=Order(len(cells), shuffle, seed), drop_last=drop_last, collate_fn=_as_is,
+                      generator=torch.Generator().manual_seed(seed))  # its own: iterating leaves the global one alone
 
 
 class Cells(Dataset):
     """Rows of one matrix and of some obs columns; a list of rows is fetched at once, in the order asked."""
 
     def __init__(self, adata: ad.AnnData, obs: tuple[str, ...], layer: str | None, categories: dict[str, list]):
-        self.matrix = _matrix(adata, layer or "X")
+        self.matrix = matrix_of(adata, layer or "X")
         self.columns, self.categories = {}, {}
         for name in obs:
             self.columns[name], meaning = _encode(adata, name, categories.get(name))
             if meaning is not None:
                 self.categories[name] = meaning
         if layer is None:
-            _check_finite(self.matrix, adata.n_obs)
+            check_finite(self.matrix, adata.n_obs)
         else:
             library = np.log(check_counts(adata, layer)).astype(np.float32)
             self.columns["log_library"] = torch.from_numpy(library)[:, None]
         if isinstance(self.matrix, np.ndarray) or (
-                sparse.issparse(self.matrix) and 4 * self.matrix.shape[0] * self.matrix.shape[1] <= DENSE_BYTES):
+            sparse.issparse(self.matrix) and 4 * self.matrix.shape[0] * self.matrix.shape[1] <= DENSE_BYTES
+        ):
             self.matrix = torch.from_numpy(_dense(self.matrix))
         elif sparse.issparse(self.matrix):
             self.matrix = sparse.csr_matrix(self.matrix)
@@ -88,12 +72,14 @@ class Cells(Dataset):
             return self.matrix.index_select(0, index)
         if sparse.issparse(self.matrix):
             return torch.from_numpy(_dense(self.matrix[index.numpy()]))
-        where, back = np.unique(index.numpy(), return_inverse=True)   # disks and h5py want rows in order, each once
+        where, back = np.unique(index.numpy(), return_inverse=True)  # disks and h5py want rows in order, each once
         return torch.from_numpy(_dense(self.matrix[where])[back])
 
 
 class Order(Sampler):
-    """All rows once, in an order that (`seed`, epoch) fixes. Each pass begins the next epoch; `set_epoch` chooses it."""
+    """All rows once, in an order that (`seed`, epoch) fixes. Each pass begins the next epoch; `set_epoch` chooses
+    it.
+    """
 
     def __init__(self, n: int, shuffle: bool, seed: int):
         self.n, self.shuffle, self.seed, self.epoch = n, shuffle, seed, 0
@@ -106,58 +92,18 @@ class Order(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        return iter(np.random.default_rng([self.seed, epoch]).permutation(self.n).tolist() if self.shuffle else range(self.n))
+        return iter(
+            np.random.default_rng([self.seed, epoch]).permutation(self.n).tolist() if self.shuffle else range(self.n)
+        )
 
 
 def _as_is(batch):
     return batch
 
 
-def _matrix(adata: ad.AnnData, layer: str):
-    if adata.n_obs == 0:
-        raise DataError("the set has no cells: a filter removed them all, or the file is empty; loosen the filter")
-    if adata.n_vars == 0:
-        raise DataError("the set has no genes: the gene filter matched none; check its names against adata.var_names")
-    if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()][0]
-        raise DataError(f"gene name {twice!r} occurs more than once; call adata.var_names_make_unique() first")
-    if layer != "X" and layer not in adata.layers:
-        raise DataError(f"there is no layer {layer!r} (layers: {', '.join(adata.layers) or 'none'}); put raw counts there, or, where X "
-                        'holds them, pass layer="X"')
-    matrix = adata.X if layer == "X" else adata.layers[layer]
-    if matrix is None:
-        raise DataError("X is empty; name the layer to read, for example layer=\"counts\"")
-    if getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix):
-        raise DataError(f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; rewrite it as CSR")
-    return matrix
-
-
 def _dense(rows) -> np.ndarray:
     rows = rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
     return np.ascontiguousarray(rows, dtype=np.float32)
-
-
-def _values(rows) -> np.ndarray:
-    return rows.data if sparse.issparse(rows) else np.asarray(rows).ravel()
-
-
-def _totals(rows, layer: str) -> np.ndarray:
-    values = _values(rows)
-    if not np.isfinite(values).all():
-        raise DataError(f"{layer!r} holds NaN or infinite values, so it is not counts; go back to the raw matrix")
-    if (values < 0).any():
-        raise DataError(f"{layer!r} holds negative values ({values.min():.3g}), so it was scaled or batch-corrected; use raw counts")
-    if (values != np.round(values)).any():
-        odd = values[values != np.round(values)][0]
-        kind = "looks log-normalised" if values.max() < 20 else "was normalised, or is an estimate"
-        raise DataError(f"{layer!r} holds fractions (such as {odd:.4g}): it {kind}; use raw integer counts")
-    return np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
-
-
-def _check_finite(matrix, n: int) -> None:
-    for start in range(0, n, CHUNK):
-        if not np.isfinite(_values(matrix[start:start + CHUNK])).all():
-            raise DataError("X holds NaN or infinite values; drop or impute them before training")
 
 
 def _encode(adata: ad.AnnData, name: str, known: list | None):
@@ -166,10 +112,13 @@ def _encode(adata: ad.AnnData, name: str, known: list | None):
         raise DataError(f"obs has no column {name!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
     column = adata.obs[name]
     if column.isna().any():
-        raise DataError(f"obs[{name!r}] is missing for {column.isna().sum()} of {len(column)} cells; label or remove them")
+        raise DataError(f"obs[{name!r}] is missing for {column.isna().sum()} of {len(column)} cells; label or remove "
+                        "them")
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and known is None:
         return torch.from_numpy(column.to_numpy(np.float32)), None
     if known is not None and (unseen := sorted(set(column.unique()) - set(known), key=str)):
-        raise DataError(f"obs[{name!r}] holds {unseen[0]!r}, a category that was not there in training; remove those cells or retrain")
-    coded = pd.Categorical(column, known if known is not None else getattr(column, "cat", pd.Categorical(column)).categories)
+        raise DataError(f"obs[{name!r}] holds {unseen[0]!r}, a category that was not there in training; remove those "
+                        "cells or retrain")
+    levels = known if known is not None else column.astype("category").cat.categories
+    coded = pd.Categorical(column, levels)
     return torch.from_numpy(coded.codes.astype(np.int64)), list(coded.categories)

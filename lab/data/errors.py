@@ -2,4 +2,6 @@
 
 
 class DataError(ValueError):
-    """Data that cannot be used as asked: one sentence with the cause and the remedy, fit for a command line to print."""
+    """Data that cannot be used as asked: one sentence with the cause and the remedy, fit for a command line to
+    print.
+    """

@@ -1,4 +1,5 @@
 """Data sets of the Gene Expression Omnibus."""
+
 import gzip
 import tarfile
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from anndata.utils import make_index_unique
 from scipy import sparse
 from scipy.io import mmread
 
@@ -13,27 +15,30 @@ from .public import Source, locate
 from .reading import read
 
 GEO = "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE96nnn/GSE96583/suppl"
-KANG = Source("kang", {
-    "GSE96583_RAW.tar": (f"{GEO}/GSE96583_RAW.tar", "sha256:e5d41a3248a813f99d68fd5c9eb9773de7f46a83680a67f4a02d683b8955fe80"),
-    "GSE96583_batch2.genes.tsv.gz": (
-        f"{GEO}/GSE96583_batch2.genes.tsv.gz", "sha256:93aa4e9b530ef9d6411ca129b416324c5cc1cc5a01a1fa6ed4f4a845480ed3ca"),
-    "GSE96583_batch2.total.tsne.df.tsv.gz": (
-        f"{GEO}/GSE96583_batch2.total.tsne.df.tsv.gz", "sha256:1d57e72e92ca8695250e88cc0f1c3fa8c0be1175d974f8b427c58f1274dc6c09")},
-    24673, 35635, "GEO: no restriction by NCBI", "kang2018", "https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE96583", "bulk()",
+KANG = Source(
+    "kang", cells=24673, genes=35635, licence="none stated; NCBI restricts no GEO data", citation="kang2018",
+    instead="bulk()", page="https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE96583",
+    files={f"{GEO}/GSE96583_RAW.tar": "sha256:e5d41a3248a813f99d68fd5c9eb9773de7f46a83680a67f4a02d683b8955fe80",
+           f"{GEO}/GSE96583_batch2.genes.tsv.gz":
+           "sha256:93aa4e9b530ef9d6411ca129b416324c5cc1cc5a01a1fa6ed4f4a845480ed3ca",
+           f"{GEO}/GSE96583_batch2.total.tsne.df.tsv.gz":
+           "sha256:1d57e72e92ca8695250e88cc0f1c3fa8c0be1175d974f8b427c58f1274dc6c09"},
     subset="kang_pbmc_ifnb_1975x6998_counts.h5ad")
 
 
 def kang() -> ad.AnnData:
-    """24,673 blood cells of eight lupus patients x 35,635 genes, half of them stimulated with interferon beta (GEO GSE96583).
+    """24,673 blood cells of eight lupus patients x 35,635 genes, half of them stimulated with interferon beta (GEO
+    GSE96583).
 
-    Raw counts in `layers["counts"]`, X empty: call `prepare` next. `obs`: `perturbation` (control, IFN-beta), `cell_type`, `batch` (the
-    patient), `n_counts`; singlets with a cell type only. Downloads 77 MB. The development subset has 1,975 cells, 6,998 genes
-    (45 % of each cell's UMIs: `n_counts` is the full total) and no patient: `batch` is absent there.
+    Raw counts in `layers["counts"]`, X empty: call `prepare` next. `obs`: `perturbation` (control, IFN-beta),
+    `cell_type`, `batch` (the patient), `n_counts`; singlets with a cell type only. Downloads 77 MB. The development
+    subset has 1,975 cells, 6,998 genes (45 % of each cell's UMIs: `n_counts` is the full total) and no patient: `batch`
+    is absent there.
     """
     paths, published = locate(KANG)
     cells = _from_geo(*paths) if published else _from_subset(*paths)
-    cells.obs["perturbation"] = cells.obs["perturbation"].map({"ctrl": "control", "control": "control", "stim": "IFN-beta",
-                                                               "stimulated": "IFN-beta"}).astype("category")
+    names = {"ctrl": "control", "control": "control", "stim": "IFN-beta", "stimulated": "IFN-beta"}
+    cells.obs["perturbation"] = cells.obs["perturbation"].map(names).astype("category")
     print(f"kang: {cells.n_obs:,} cells x {cells.n_vars:,} genes")
     return cells
 
@@ -45,18 +50,18 @@ def _from_geo(archive: Path, genes: Path, metadata: Path) -> ad.AnnData:
     for sample, condition in (("GSM2560248", "ctrl"), ("GSM2560249", "stim")):
         with tarfile.open(archive) as tar:
             matrix_file = next(name for name in tar.getnames() if name.startswith(sample) and name.endswith(".mtx.gz"))
-            matrix = mmread(gzip.open(tar.extractfile(matrix_file)))                     # (G, B)
+            matrix = mmread(gzip.open(tar.extractfile(matrix_file)))  # (G, B)
             barcodes = pd.read_csv(gzip.open(tar.extractfile(f"{sample}_barcodes.tsv.gz")), header=None)[0].astype(str)
         mine, known = labels[labels["stim"] == condition], set(barcodes)
         # a barcode met in both samples carries one more "1" in the table's second half: AAAC…-1 -> AAAC…-11
         mine.index = [name if name in known else name.removesuffix("1") for name in mine.index]
         mine = mine.loc[barcodes]
         keep = ((mine["multiplets"] == "singlet") & mine["cell"].notna()).to_numpy()
-        obs = pd.DataFrame({"perturbation": condition, "cell_type": mine["cell"], "batch": mine["ind"].astype(str)})[keep]
-        parts.append(ad.AnnData(sparse.csr_matrix(matrix.T, dtype=np.int32)[keep], obs.set_index(obs.index + f"-{condition}")))
+        obs = pd.DataFrame({"perturbation": condition, "cell_type": mine["cell"], "batch": mine["ind"].astype(str)})
+        obs.index = obs.index + f"-{condition}"
+        parts.append(ad.AnnData(sparse.csr_matrix(matrix.T, dtype=np.int32)[keep], obs[keep]))
     cells = ad.concat(parts)
-    cells.var = symbols.set_index(symbols.pop("symbol").astype(str).to_numpy())
-    cells.var_names_make_unique()
+    cells.var = symbols.set_index(make_index_unique(pd.Index(symbols.pop("symbol").astype(str).to_numpy())))
     cells.layers["counts"], cells.X = cells.X, None
     cells.obs["n_counts"] = np.asarray(cells.layers["counts"].sum(1)).ravel()
     cells.obs[["cell_type", "batch"]] = cells.obs[["cell_type", "batch"]].astype("category")

@@ -1,4 +1,5 @@
 """Training and held-out cells: splits by cell, by category and by group, and the guards that catch what leaks."""
+
 import hashlib
 from collections.abc import Sequence
 
@@ -9,23 +10,27 @@ from scipy import sparse
 from .errors import DataError
 
 
-def split(adata: ad.AnnData, fractions: Sequence[float] = (0.8, 0.2), *, by: str | None = None, test: Sequence[str] | None = None,
-          stratify: str | None = None, seed: int = 0) -> tuple[ad.AnnData, ...]:
-    """Copies of disjoint parts of the cells, one per fraction, in the order of `fractions` (train first); their sizes add up to all cells.
+def split(adata: ad.AnnData, fractions: Sequence[float] = (0.8, 0.2), *, by: str | None = None,
+          test: Sequence[str] | None = None, stratify: str | None = None, seed: int = 0) -> tuple[ad.AnnData, ...]:
+    """Copies of disjoint parts of the cells, one per fraction, in the order of `fractions` (train first); their sizes
+    add up to all cells.
 
-    `by`: whole groups (donors, batches, perturbations) go to one part, in sizes as near to `fractions` as groups allow. `by` with
-    `test`: (train, test), where test has exactly those groups. `stratify`: each category of that column is divided in these proportions.
-    Every part keeps all categories of the categorical columns, so that codes mean the same in each.
+    `by`: whole groups (donors, batches, perturbations) go to one part, in sizes as near to `fractions` as groups allow.
+    `by` with `test`: (train, test), where test has exactly those groups. `stratify`: each category of that column is
+    divided in these proportions. Every part keeps all categories of the categorical columns, so that codes mean the
+    same in each.
     """
     random = np.random.default_rng(seed)
     for column in filter(None, (by, stratify)):
         if column not in adata.obs:
             raise DataError(f"obs has no column {column!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
     if by is not None and stratify is not None:
-        raise DataError("choose `by` (whole groups) or `stratify` (equal shares of each category): a group cannot be divided")
+        raise DataError("choose `by` (whole groups) or `stratify` (equal shares of each category): a group cannot be "
+                        "divided")
     if test is not None:
         if by is None or (absent := [group for group in test if not (adata.obs[by] == group).any()]):
-            raise DataError(f"test={list(test)}: " + ("name the column with by=" if by is None else f"no cell has {by} {absent[0]!r}"))
+            raise DataError(f"test={list(test)}: "
+                            + ("name the column with by=" if by is None else f"no cell has {by} {absent[0]!r}"))
         part = adata.obs[by].isin(test).to_numpy().astype(int)
         n_parts = 2
     else:
@@ -40,33 +45,42 @@ def split(adata: ad.AnnData, fractions: Sequence[float] = (0.8, 0.2), *, by: str
             part = np.empty(adata.n_obs, int)
             for label in np.unique(labels):
                 rows = random.permutation(np.flatnonzero(labels == label))
-                part[rows] = np.searchsorted(np.round(np.cumsum(share) * len(rows)), np.arange(len(rows)), side="right").clip(max=n_parts - 1)
+                part[rows] = np.searchsorted(
+                    np.round(np.cumsum(share) * len(rows)), np.arange(len(rows)), side="right"
+                ).clip(max=n_parts - 1)
     if empty := [i for i in range(n_parts) if not (part == i).any()]:
-        raise DataError(f"part {empty[0]} of the split has no cells: there are too few {'groups' if by else 'cells'} for these fractions")
+        raise DataError(f"part {empty[0]} of the split has no cells: there are too few {'groups' if by else 'cells'} "
+                        "for these fractions")
     return tuple(_part(adata, part == i) for i in range(n_parts))
 
 
 def assert_no_leakage(train: ad.AnnData, *held_out: ad.AnnData, by: str | None = None) -> None:
-    """Raise `DataError` where a held-out set shares with `train` a cell name, a cell's whole profile (`layers["counts"]`, else X), or
-    a group of obs column `by`, or where two held-out sets do. Sharing a profile is chance only in sets of very few genes.
+    """Raise `DataError` where a held-out set shares with `train` a cell name, a cell's whole profile
+    (`layers["counts"]`, else X), or a group of obs column `by`, or where two held-out sets do. Sharing a profile is
+    chance only in sets of very few genes.
     """
     parts = (train, *held_out)
     for i, one in enumerate(parts):
         for j, other in enumerate(parts[:i]):
             where = f"parts {j} and {i}" if j else f"train and held-out set {i}"
             if shared := set(one.obs_names) & set(other.obs_names):
-                raise DataError(f"{where} share {len(shared)} cells (first: {sorted(shared)[0]!r}); split again by disjoint rows")
+                raise DataError(f"{where} share {len(shared)} cells (first: {sorted(shared)[0]!r}); split again by "
+                                "disjoint rows")
             if by is not None and (shared := set(one.obs[by]) & set(other.obs[by])):
-                raise DataError(f"{where} share {len(shared)} values of {by!r} (first: {sorted(shared, key=str)[0]!r}); "
-                                f"split(..., by={by!r}) keeps groups whole")
+                raise DataError(f"{where} share {len(shared)} values of {by!r} (first: "
+                                f"{sorted(shared, key=str)[0]!r}); split(..., by={by!r}) keeps groups whole")
             if shared := _profiles(one) & _profiles(other):
-                raise DataError(f"{where} hold {len(shared)} identical cells under different names; drop duplicates before splitting")
+                raise DataError(f"{where} hold {len(shared)} identical cells under different names; drop duplicates "
+                                "before splitting")
 
 
 def assert_known_categories(train: ad.AnnData, held_out: ad.AnnData, by: str) -> None:
-    """Raise `DataError` where `held_out` has a value of obs column `by` that no training cell has: a model has no code for it."""
+    """Raise `DataError` where `held_out` has a value of obs column `by` that no training cell has: a model has no code
+    for it.
+    """
     if unseen := sorted(set(held_out.obs[by]) - set(train.obs[by]), key=str):
-        raise DataError(f"{by} {unseen[0]!r} occurs only among held-out cells, so no model can have learned it; split(..., stratify={by!r})")
+        raise DataError(f"{by} {unseen[0]!r} occurs only among held-out cells, so no model can have learned it; "
+                        f"split(..., stratify={by!r})")
 
 
 def _by_group(groups: np.ndarray, share: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -84,12 +98,13 @@ def _by_group(groups: np.ndarray, share: np.ndarray, random: np.random.Generator
 def _part(adata: ad.AnnData, rows: np.ndarray) -> ad.AnnData:
     part = adata[rows].copy()
     for name, column in adata.obs.items():
-        if hasattr(column, "cat"):       # anndata drops categories without cells; codes would then differ between parts
+        if hasattr(column, "cat"):  # anndata drops categories without cells; codes would then differ between parts
             part.obs[name] = part.obs[name].cat.set_categories(column.cat.categories)
     return part
 
 
 def _profiles(adata: ad.AnnData) -> set[bytes]:
     matrix = adata.layers["counts"] if "counts" in adata.layers else adata.X
-    dense = (row.toarray() if sparse.issparse(row) else np.asarray(row) for row in (matrix[i:i + 1] for i in range(adata.n_obs)))
+    dense = (row.toarray() if sparse.issparse(row) else np.asarray(row)
+             for row in (matrix[i : i + 1] for i in range(adata.n_obs)))
     return {hashlib.sha1(np.ascontiguousarray(row, np.float32).tobytes()).digest() for row in dense}

@@ -1,0 +1,82 @@
+"""Is this matrix counts? Read once, in chunks, so that likelihoods need not ask again."""
+
+import anndata as ad
+import numpy as np
+from scipy import sparse
+
+from .errors import DataError
+
+EXACT = 2**24  # the largest count for which the one below it differs in float32
+CHUNK = 1024  # rows read at a time while checking
+
+
+def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
+    """Read the whole layer once and return each cell's total (B,), or raise `DataError`: one sentence, cause and
+    remedy.
+
+    Refused: no cells, no genes, duplicate gene names, a missing layer, NaN, infinite, negative or fractional values, a
+    cell without a single count. `layer="X"` reads X. On-disk matrices are read 1,024 rows at a time.
+    """
+    totals = count_totals(adata, layer)
+    if (totals == 0).any():
+        raise DataError(f"{(totals == 0).sum()} of {adata.n_obs} cells have no count in these {adata.n_vars} genes "
+                        f"(first: {adata.obs_names[totals == 0][0]!r}); remove them before training, prepare() does")
+    return totals
+
+
+def count_totals(adata: ad.AnnData, layer: str) -> np.ndarray:
+    """As `check_counts`, but a cell may be empty: `prepare` and `thin` meet such cells."""
+    matrix = matrix_of(adata, layer)
+    return np.concatenate([_totals(matrix[start : start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)])
+
+
+def matrix_of(adata: ad.AnnData, layer: str):
+    """The matrix (B, G) of a layer, or of X for "X", in memory or on disk, once names and shape have been checked."""
+    if adata.n_obs == 0:
+        raise DataError("the set has no cells: a filter removed them all, or the file is empty; loosen the filter")
+    if adata.n_vars == 0:
+        raise DataError("the set has no genes: the gene filter matched none; check its names against adata.var_names")
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()][0]
+        raise DataError(f"gene name {twice!r} occurs more than once; call adata.var_names_make_unique() first")
+    if layer != "X" and layer not in adata.layers:
+        raise DataError(f"there is no layer {layer!r} (layers: {', '.join(adata.layers) or 'none'}); put raw counts "
+                        'there, or, where X holds them, pass layer="X"')
+    matrix = adata.X if layer == "X" else adata.layers[layer]
+    if matrix is None:
+        raise DataError('X is empty; name the layer to read, for example layer="counts"')
+    if np.dtype(matrix.dtype).kind not in "buif":
+        raise DataError(f"{layer!r} holds values of type {matrix.dtype}, not numbers that a model can read; store "
+                        "integers or floats")
+    if getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix):
+        raise DataError(f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; rewrite "
+                        "it as CSR")
+    return matrix
+
+
+def check_finite(matrix, n: int) -> None:
+    """Raise `DataError` where one of the `n` rows holds NaN or an infinity."""
+    for start in range(0, n, CHUNK):
+        if not np.isfinite(_values(matrix[start : start + CHUNK])).all():
+            raise DataError("X holds NaN or infinite values; drop or impute them before training")
+
+
+def _values(rows) -> np.ndarray:
+    return rows.data if sparse.issparse(rows) else np.asarray(rows).ravel()
+
+
+def _totals(rows, layer: str) -> np.ndarray:
+    values = _values(rows)
+    if not np.isfinite(values).all():
+        raise DataError(f"{layer!r} holds NaN or infinite values, so it is not counts; go back to the raw matrix")
+    if (values < 0).any():
+        raise DataError(f"{layer!r} holds negative values ({values.min():.3g}), so it was scaled or batch-corrected; "
+                        "use raw counts")
+    if (values != np.round(values)).any():
+        odd = values[values != np.round(values)][0]
+        kind = "looks log-normalised" if values.max() < 20 else "was normalised, or is an estimate"
+        raise DataError(f"{layer!r} holds fractions (such as {odd:.4g}): it {kind}; use raw integer counts")
+    if (values > EXACT).any():
+        raise DataError(f"{layer!r} holds a count of {values.max():.3g}, more than the {EXACT:,} up to which float32 "
+                        "is exact: is it an intensity, or a column of totals?")
+    return np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
