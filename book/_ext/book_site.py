@@ -9,8 +9,10 @@ import lab_reference
 
 
 def changed_pages(app, env, added, changed, removed):
-    """Sphinx looks at a page's own date; its outputs also follow `lab` and the lock."""
-    keys = {str(p.with_suffix("")): execute.key(p) for p in execute.notebook_pages()}
+    """Sphinx looks at a page's own date; its outputs also follow `lab` and the lock, its buttons the notebook beside it."""
+    def beside(page):
+        return {execute.ROOT / page.with_suffix(".ipynb")} & set(execute.ROOT.glob("book/**/*.ipynb"))
+    keys = {str(p.with_suffix("")): execute.key(p) + execute.digest(beside(p)) for p in execute.notebook_pages()}
     keys[lab_reference.PAGE] = execute.digest(execute.files_of("*"))
     known, env.output_keys = getattr(env, "output_keys", {}), keys
     return [page for page, key in keys.items() if key != known.get(page) and page in env.found_docs - added]

@@ -85,7 +85,7 @@ def digest(files):
 def run(page):
     """Execute one page in its own folder: (page, executed notebook, seconds with the kernel's start, peak GB, error)."""
     nb, start = read(page), time.monotonic()
-    result = single_nb_execution(nb, str((ROOT / page).parent), TIMEOUT, allow_errors=False)
+    result = single_nb_execution(nb, str((ROOT / page).parent), TIMEOUT, allow_errors=False, extra_arguments=["--log-level=ERROR"])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
     return page, nb, time.monotonic() - start, peak, result.exc_string
 
