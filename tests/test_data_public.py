@@ -190,7 +190,7 @@ def test_kang_joins_counts_and_labels_by_barcode_also_where_both_samples_have_it
 
 def test_a_new_set_costs_a_source_and_a_reader(lab_data):
     ad.AnnData(np.ones((2, 2), np.float32)).write_h5ad(lab_data / "mine.h5ad")
-    mine = Source("mine", {"https://127.0.0.1:9/mine.h5ad": SHA}, 2, 2, "CC0", "me2020", "https://example.org", "pbmc()")
+    mine = Source("mine", {"https://localhost/mine.h5ad": SHA}, 2, 2, "CC0", "me2020", "https://example.org", "pbmc()")
     mine = hashed(mine, lab_data)
     assert data.read(public.locate(mine)[0][0]).shape == (2, 2)
 
