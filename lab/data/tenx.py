@@ -43,7 +43,7 @@ def pbmc3k() -> ad.AnnData:
 
 
 def pbmc68k() -> ad.AnnData:
-    """68,579 blood cells of one donor x 32,738 genes, raw counts in `layers["counts"]`, X empty: call `prepare` next."""
+    """68,579 blood cells of one donor x 32,738 genes, raw counts in `layers["counts"]`, X empty: call `prepare`."""
     return read_mex(locate(PBMC68K)[0][0])
 
 
