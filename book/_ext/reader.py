@@ -136,7 +136,7 @@ def role(page, match):
         return cite(content, parenthesis=name == "cite:p")
     if name == "math":
         return f"${content}$"
-    shown, key = (re.fullmatch(r"(.+?)\s*<(.+)>", content) or [None, "", content])[1:]
+    shown, key = named.groups() if (named := re.fullmatch(r"(.+?)\s*<(.+)>", content)) else ("", content)
     if name == "term":
         return shown or key
     if name == "doc":
