@@ -1,7 +1,7 @@
-"""The command line, `python -m lab`: `doctor` looks at this machine, `data` lists the data sets, `train` fits a model to your own cells.
+"""The command line, `python -m lab`: `doctor` looks at this machine, `data` lists the sets, `train` fits your cells.
 
-Bad input ends in one sentence on stderr and a non-zero exit. Nothing heavy is imported before the command and its options are
-known to be right.
+Bad input ends in one sentence on stderr and a non-zero exit. Nothing heavy is imported before the command and its
+options are known to be right.
 """
 import difflib
 import functools
@@ -57,9 +57,9 @@ def doctor() -> None:
 
     print(f"lab             {_version('generating-cells')}, in {Path(__file__).parent}")
     print(f"python          {platform.python_version()}, {platform.platform()}")
-    for package in ("torch", "numpy", "scipy", "pandas", "scikit-learn", "anndata", "scanpy", "accelerate", "safetensors", "numba"):
+    for package in "torch numpy scipy pandas scikit-learn anndata scanpy accelerate safetensors numba".split():
         print(f"{package:15} {_version(package)}")
-    print(f"cpu             {torch.get_num_threads()} threads of {os.cpu_count()} cores (OMP_NUM_THREADS sets the former)")
+    print(f"cpu             {torch.get_num_threads()} threads (OMP_NUM_THREADS sets them), {os.cpu_count()} cores")
     print(f"cuda            {_cuda(torch)}")
     print(f"mps             {'available' if torch.backends.mps.is_available() else 'not available'}")
     processes = int(os.environ.get("WORLD_SIZE", 1))
@@ -74,25 +74,26 @@ def data() -> None:
     from lab.data import sets
 
     table = sets().reset_index()
-    size = [f"{'-' if cells is None or cells != cells else format(int(cells), ',')} x {genes:,}"
-            for cells, genes in zip(table["cells"].astype(object).where(table["cells"].notna(), None), table["genes"])]
+    size = [f"{'any' if cells != cells else format(int(cells), ',')} x {genes:,}"
+            for cells, genes in zip(table["cells"].astype(float), table["genes"])]
     columns = {"lab.data.": table["call"], "cells x genes": size, "kind": table["kind"], "here": table["status"],
                "licence": table["licence"], "source": table["source"]}
     width = {name: max(map(len, [name, *map(str, column)])) for name, column in columns.items()}
     for row in [columns, *zip(*columns.values())]:
         print("  ".join(f"{value:{width[name]}}" for name, value in zip(columns, row)).rstrip())
-    print("Sets that are not here are downloaded when first called, and checked by hash; or put their files into a folder and name it in "
-          "LAB_DATA.")
+    print("Sets that are not here are downloaded when first called, and checked by hash; or put their files into a "
+          "folder and name it in LAB_DATA.")
 
 
 def vae(*, data: str, out: Path, layer: str = "counts", genes: Genes = None, n_latent: int = 10, n_hidden: int = 128,
-        epochs: int = 100, steps: Steps = None, patience: int = 20, size: int = 128, lr: float = 1e-3, validation: float = 0.1,
-        seed: int = 0) -> None:
+        epochs: int = 100, steps: Steps = None, patience: int = 20, size: int = 128, lr: float = 1e-3,
+        validation: float = 0.1, seed: int = 0) -> None:
     """Train a count VAE (log1p encoder, negative-binomial decoder) on any AnnData with raw counts.
 
-    The folder OUT receives model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in their order, with
-    posterior means in obsm["X_vae"]), metrics.csv (one row per step) and run.json (arguments, versions, held-out ELBO and IWAE bound).
-    The same command continues an interrupted run. On several processes: torchrun --nproc_per_node 2 -m lab train vae ...
+    The folder OUT receives model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in
+    their order, with posterior means in obsm["X_vae"]), metrics.csv (one row per step) and run.json (arguments,
+    versions, ELBO and IWAE bound of the held-out cells, which also decide when to stop). The same command continues an
+    interrupted run. On several processes: torchrun --nproc_per_node 2 -m lab train vae ...
 
     Args:
         data: an .h5ad file, or the name of a set that `python -m lab data` lists, such as pbmc.
@@ -109,19 +110,20 @@ def vae(*, data: str, out: Path, layer: str = "counts", genes: Genes = None, n_l
         validation: fraction of the cells that is held out.
         seed: fixes the split, the initial weights, the order of the cells and the noise.
     """
-    whole = {"n-latent": n_latent, "n-hidden": n_hidden, "epochs": epochs, "steps": steps, "patience": patience, "size": size}
-    for name, value in (whole | {"genes": None if genes == "all" else genes}).items():
+    whole = {"n-latent": n_latent, "n-hidden": n_hidden, "epochs": epochs, "steps": steps, "patience": patience,
+             "size": size, "genes": None if genes == "all" else genes}
+    for name, value in whole.items():
         if value is not None and value < 1:
             raise Misunderstood(f"--{name} {value}: give 1 or more")
     if not (lr > 0 and math.isfinite(lr)):
         raise Misunderstood(f"--lr {lr}: a learning rate is positive and finite; 0.001 is a good start")
     if not 0 < validation < 1:
-        raise Misunderstood(f"--validation {validation}: it is the fraction of cells held out, between 0 and 1; 0.1 is usual")
+        raise Misunderstood(f"--validation {validation}: it is the fraction of cells held out, above 0 and below 1")
     if not 0 <= seed < 2**63:
         raise Misunderstood(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if size % processes:
-        raise Misunderstood(f"--size {size} cannot be divided among {processes} processes; give a multiple of {processes}")
+        raise Misunderstood(f"--size {size} cannot be shared by {processes} processes; give a multiple of {processes}")
 
     from lab.run import train_vae
 
@@ -140,7 +142,8 @@ def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
     """The command that argv names, its options read, ready to run."""
     word, kind = argv[0] if argv else "--help", "command" if commands is COMMANDS else "model"
     if word in ("-h", "--help"):
-        print(f"usage: {prog} [-h] [--debug] {{{','.join(commands)}}} ...\n", file=(to := sys.stdout if argv else sys.stderr))
+        to = sys.stdout if argv else sys.stderr
+        print(f"usage: {prog} [-h] [--debug] {{{','.join(commands)}}} ...\n", file=to)
         for name, command in commands.items():
             doc = command.__doc__.splitlines()[0] if callable(command) else f"Train a model: {', '.join(command)}."
             print(f"  {name:8} {doc}", file=to)
@@ -175,18 +178,19 @@ def _unboxed(box: str) -> str:
         elif line:
             parts[-1].append(line)
     said = []
-    for part in parts if box.startswith("╭") else parts[1:]:             # without a frame the title is a part of its own
+    for part in parts if box.startswith("╭") else parts[1:]:     # without a frame the title is a part of its own
         if part and part[0].startswith("Missing from"):
             said.append(f"{part[0]} {', '.join(line for line in part if line.startswith('--'))}")
         elif part and part[0].startswith("Perhaps you meant"):
             said.append(f"perhaps you meant {part[1].split()[0]}")
         elif part and "helptext" not in part[0]:
-            said.append(re.sub(r"no type matching (\S+) could be instantiated from \[(.*?)\].*", r"\2 is none of \1", " ".join(part)).rstrip("."))
+            text = " ".join(part).rstrip(".")
+            said.append(re.sub(r"no type matching (\S+) could be .*? from \[(.*?)\].*", r"\2 is none of \1", text))
     return "; ".join(said)
 
 
 def _sentence(error: Exception) -> str:
-    """What a person can act on: lab's own errors and the system's as they are, memory with a remedy, anything else with a request."""
+    """What a person can act on: what lab or the system says, a remedy for too little memory, else a request."""
     last = error.__traceback__
     while last.tb_next:
         last = last.tb_next
@@ -194,11 +198,11 @@ def _sentence(error: Exception) -> str:
     if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError"):
         return "there is not enough memory for this; a smaller --size or fewer --genes needs less"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place that can be read and written and has space"
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place where files can be written"
     if last.tb_frame.f_globals.get("__name__", "").startswith("lab.") or isinstance(error, Misunderstood):
         return text
-    return (f"unforeseen {type(error).__name__}: {text}; please tell the book's repository, with what the same command prints "
-            "with --debug and what `python -m lab doctor` prints")
+    return (f"unforeseen {type(error).__name__}: {text}; please report it to the book's repository, with what the same "
+            "command prints with --debug and what `python -m lab doctor` prints")
 
 
 def _version(package: str) -> str:
@@ -217,14 +221,14 @@ def _device(torch) -> str:
 def _cuda(torch) -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
-    return f"no device found by this CUDA {torch.version.cuda} build of torch" if torch.version.cuda else "not in this build of torch"
+    return f"{torch.version.cuda}, but torch finds no device" if torch.version.cuda else "not in this build of torch"
 
 
 def _scan(torch) -> str:
     """mamba_ssm can be importable without its kernel: only `selective_scan_cuda is not None` says that it works."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_cuda
-        why = "mamba_ssm has its kernel" if selective_scan_cuda is not None else "mamba_ssm is installed without its CUDA kernel"
+        why = "mamba_ssm is installed with" + ("out" if selective_scan_cuda is None else "") + " its CUDA kernel"
     except Exception as error:                   # an ABI mismatch is an ImportError, a missing driver is not
         selective_scan_cuda, why = None, "mamba_ssm is not installed"
         if importlib.util.find_spec("mamba_ssm"):
@@ -234,7 +238,8 @@ def _scan(torch) -> str:
     else:
         choice = "numba" if importlib.util.find_spec("numba") else "torch"
         why += "" if torch.cuda.is_available() else ", torch sees no CUDA device"
-    return f"{choice}: {why}" + ("" if importlib.util.find_spec("lab.ssm") else "; this version of lab has no lab.ssm that would use it")
+    unused = "" if importlib.util.find_spec("lab.ssm") else "; nothing in this version of lab uses it"
+    return f"{choice}: {why}{unused}"
 
 
 def _lab_data() -> str:
@@ -244,9 +249,8 @@ def _lab_data() -> str:
         return f"{name} does not exist: create it, correct the path, or unset the variable"
     from lab.data import sets
 
-    here = sets()["status"]
-    here = here[here.str.contains("LAB_DATA")]
-    return f"{folder}: " + (", ".join(f"{call} ({status})" for call, status in here.items()) or "none of the sets that lab knows")
+    here = [f"{call} ({status})" for call, status in sets()["status"].items() if "LAB_DATA" in status]
+    return f"{folder}: {', '.join(here) or 'none of the sets that lab knows'}"
 
 
 if __name__ == "__main__":

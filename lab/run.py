@@ -1,4 +1,4 @@
-"""One training run in one folder: begun, continued after any interruption, finished. The work behind `python -m lab train`."""
+"""One training run in one folder: begun, continued after any interruption, finished. For `python -m lab train`."""
 import hashlib
 import json
 import os
@@ -21,52 +21,55 @@ from scipy import sparse
 from torch.utils.data import DataLoader, Subset
 
 from lab import data, vae
+from lab.data import DataError
 from lab.train import fit
 
 IN_MEMORY = 2e9          # bytes that a file holds once unpacked; a larger one stays on disk
-CHOOSERS = 20_000        # training cells that choose the variable genes
+CHOOSERS = 10_000        # training cells, at most, that choose the variable genes
 RESULTS = ("model.safetensors", "genes.txt", "latent.h5ad", "metrics.csv", "run.json")
 
 
-def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_latent: int, n_hidden: int, epochs: int, steps: int | None,
-              patience: int, size: int, lr: float, validation: float, seed: int) -> None:
-    """Fit `vae.count_vae` to the counts of `source`, an .h5ad or the name of a set, and write `RESULTS` into the folder `out`.
+def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_latent: int, n_hidden: int, epochs: int,
+              steps: int | None, patience: int, size: int, lr: float, validation: float, seed: int) -> None:
+    """Fit `vae.count_vae` to the counts of `source`, an .h5ad or a set by name, and write `RESULTS` into `out`.
 
-    Every file appears whole or not at all, `run.json` last. A folder that holds a checkpoint is continued; one made with other
-    settings or cells, or by anything else, is refused. Raises `DataError`, one sentence.
+    Every file appears whole or not at all, `run.json` last. A folder that holds a checkpoint is continued; one made
+    with other settings or cells, or by anything else, is refused. Raises `DataError`, one sentence.
     """
-    given = {"layer": layer, "genes": genes, "n_latent": n_latent, "n_hidden": n_hidden, "patience": patience, "size": size, "lr": lr,
-             "validation": validation, "seed": seed}
+    given = {"layer": layer, "genes": genes, "n_latent": n_latent, "n_hidden": n_hidden, "patience": patience,
+             "size": size, "lr": lr, "validation": validation, "seed": seed}
     asked = {"data": source, **given, "epochs": epochs, "steps": steps}
     begun = _begun(out)
     for name, value in given.items() if begun else ():
-        if begun["arguments"][name] != value:
-            raise data.DataError(f"{out} holds a run with {name} = {begun['arguments'][name]}, not {value}; give the same, or another --out")
-    if begun and begun["arguments"] == asked and "results" in begun and all((out / name).is_file() for name in RESULTS):
+        if (before := begun["arguments"][name]) != value:
+            raise DataError(f"{out} holds a run with {name} = {before}, not {value}; give the same, or another --out")
+    complete = begun and "results" in begun and all((out / name).is_file() for name in RESULTS)
+    if complete and begun["arguments"] == asked:
         _say(f"{out} is finished: {_summary(begun['results'])}; more --epochs continue it")
         return
 
     cells, layer = _cells(source, layer)
     held_out = _held_out(cells, validation, seed)
     cells, layer = _genes(cells, layer, genes, ~held_out)
-    everyone = data.loader(cells, layer=layer, size=size, shuffle=False)          # reads and checks every count
+    everyone = data.loader(cells, layer=layer, size=size, shuffle=False)         # reads and checks every count
     trained = _subset(everyone, ~held_out, shuffle=True, seed=seed)
     tested = _subset(everyone, held_out, shuffle=False, seed=seed)
-    record = {"arguments": asked, "cells": {"number": cells.n_obs, "held out": int(held_out.sum()), "genes": cells.n_vars,
-                                            "sha256": _fingerprint(cells, everyone)},
-              "versions": {name: version(name) for name in ("generating-cells", "torch", "numpy", "anndata", "accelerate")}
-              | {"python": platform.python_version()}}
+    versions = {name: version(name) for name in ("generating-cells", "torch", "numpy", "anndata", "accelerate")}
+    record = {"arguments": asked, "versions": versions | {"python": platform.python_version()},
+              "cells": {"number": cells.n_obs, "held out": int(held_out.sum()), "genes": cells.n_vars,
+                        "sha256": _fingerprint(cells, everyone)}}
     if begun and begun["cells"]["sha256"] != record["cells"]["sha256"]:
-        raise data.DataError(f"{out} holds a run on other cells, genes or counts than {source} has now; give another --out")
+        raise DataError(f"{out} holds a run on other cells, genes or counts than {source} has; give another --out")
 
     torch.manual_seed(seed)
     model = vae.count_vae(cells.n_vars, n_latent, n_hidden)
     rank = int(os.environ.get("RANK", 0))
-    torch.manual_seed(seed + rank + 1)                                            # noise of its own for each process
+    torch.manual_seed(seed + rank + 1)                                           # noise of its own for each process
     _say(f"{cells.n_obs:,} cells ({held_out.sum():,} held out) x {cells.n_vars:,} genes; results go to {out}")
+    loss = lambda b: vae.loss(model, b["x"], b["log_library"])
     with _begin(out, None if begun else record):
-        history = fit(model, lambda b: vae.loss(model, b["x"], b["log_library"]), trained, n=steps or epochs * len(trained), lr=lr,
-                      validate=tested, patience=patience, checkpoint=out / "checkpoint")
+        history = fit(model, loss, trained, n=steps or epochs * len(trained), lr=lr, validate=tested, patience=patience,
+                      checkpoint=out / "checkpoint")
     if rank == 0:
         _finish(out, record, model, history, cells, everyone, tested, held_out)
 
@@ -74,16 +77,16 @@ def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_
 def _begun(out: Path) -> dict | None:
     """What `run.json` says of the run in `out` that has a checkpoint; None where there is none yet."""
     if out.exists() and not out.is_dir():
-        raise data.DataError(f"{out} is a file; --out is a folder, name another")
+        raise DataError(f"{out} is a file; --out is a folder, name another")
     if not out.parent.is_dir():
-        raise data.DataError(f"there is no folder {out.parent} in which to make {out.name}; create it first")
+        raise DataError(f"there is no folder {out.parent} in which to make {out.name}; create it first")
     if not out.is_dir() or not any(out.iterdir()):
         return None
     try:
         record = json.loads((out / "run.json").read_text())
         record["arguments"], record["cells"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise data.DataError(f"{out} is not empty and holds no run of this command; give a new folder") from None
+        raise DataError(f"{out} is not empty and holds no run of this command; give a new folder") from None
     return record if any((out / "checkpoint").glob("step-*")) else None
 
 
@@ -92,22 +95,22 @@ def _cells(source: str, layer: str) -> tuple[ad.AnnData, str]:
     path = Path(source)
     if path.suffix == ".h5ad" or path.exists():
         if path.is_file() and path.suffix != ".h5ad":
-            raise data.DataError(f"{path} is not named .h5ad; read it with scanpy and write it with adata.write_h5ad")
+            raise DataError(f"{path} is not named .h5ad; read it with scanpy and write it with adata.write_h5ad")
         cells = data.read(path, on_disk=True)
         if _unpacked(path) < IN_MEMORY:
             cells = data.read(path)
     else:
         names = [call.removesuffix("()") for call in data.sets().index]
         if source not in names:
-            raise data.DataError(f"there is no file {source} and no data set of that name; `python -m lab data` lists the sets")
+            raise DataError(f"there is no file and no data set {source}; `python -m lab data` lists the sets")
         cells = getattr(data, source)()
     if layer != "X" and layer not in cells.layers:
-        raise data.DataError(f"{source} has no layer {layer!r} (it has: {', '.join(cells.layers) or 'none'}); name the one with raw counts, "
-                             "--layer NAME, or --layer X where X holds them")
+        raise DataError(f"{source} has no layer {layer!r} (it has: {', '.join(cells.layers) or 'none'}); name the one "
+                        "with raw counts, --layer NAME, or --layer X where X holds them")
     if not cells.obs_names.is_unique:
         twice = cells.obs_names[cells.obs_names.duplicated()][0]
-        raise data.DataError(f"cell name {twice!r} occurs more than once, so its latent coordinates could not be told apart; call "
-                             "adata.obs_names_make_unique() first")
+        raise DataError(f"cell name {twice!r} occurs more than once, so that its latent coordinates could not be told "
+                        "apart; call adata.obs_names_make_unique() first")
     return cells, layer
 
 
@@ -120,11 +123,12 @@ def _unpacked(path: Path) -> int:
 
 def _held_out(cells: ad.AnnData, validation: float, seed: int) -> np.ndarray:
     """Which cells are held out (B,), by `data.split` of their names."""
-    if cells.n_obs and round(validation * cells.n_obs) in (0, cells.n_obs):
-        raise data.DataError(f"--validation {validation} of {cells.n_obs} cells leaves none to {'hold out' if validation < 0.5 else 'train on'}; "
-                             "it takes at least two cells, and a fraction that gives each part one")
     if not cells.n_obs:
         return np.zeros(0, bool)                 # the loader says what is wrong
+    if (number := round(validation * cells.n_obs)) in (0, cells.n_obs):
+        purpose = "train on" if number else "hold out"
+        raise DataError(f"--validation {validation} of {cells.n_obs} cells leaves none to {purpose}; it takes at least "
+                        "two cells, and a fraction that gives each part one")
     _, test = data.split(ad.AnnData(obs=pd.DataFrame(index=cells.obs_names)), (1 - validation, validation), seed=seed)
     return cells.obs_names.isin(test.obs_names)
 
@@ -132,7 +136,7 @@ def _held_out(cells: ad.AnnData, validation: float, seed: int) -> np.ndarray:
 def _genes(cells: ad.AnnData, layer: str, genes: int | str | None, train: np.ndarray) -> tuple[ad.AnnData, str]:
     """The cells with the most variable genes alone, in memory as CSR; or unchanged, perhaps on disk, for all genes."""
     if isinstance(genes, int) and genes > cells.n_vars:
-        raise data.DataError(f"--genes {genes}, but there are {cells.n_vars}; ask for fewer, or --genes all")
+        raise DataError(f"--genes {genes}, but there are {cells.n_vars}; ask for fewer, or --genes all")
     wanted = cells.n_vars if genes == "all" else genes or 2000
     if wanted >= cells.n_vars:
         return cells, layer
@@ -141,11 +145,13 @@ def _genes(cells: ad.AnnData, layer: str, genes: int | str | None, train: np.nda
     rows = np.sort(np.random.default_rng(0).choice(rows, CHOOSERS, replace=False)) if len(rows) > CHOOSERS else rows
     matrix = cells.X if layer == "X" else cells.layers[layer]
     some = ad.AnnData(layers={"counts": matrix[rows]}, var=cells.var[[]])
-    chosen = np.flatnonzero(cells.var_names.isin(data.prepare(some, wanted, min_genes=0, max_mito=1, min_cells=1).var_names))
-    counts = sparse.vstack([sparse.csr_matrix(matrix[start:start + 1024][:, chosen]) for start in range(0, cells.n_obs, 1024)], "csr")
+    variable = data.prepare(some, wanted, min_genes=0, max_mito=1, min_cells=1).var_names
+    chosen = np.flatnonzero(cells.var_names.isin(variable))
+    blocks = (matrix[start:start + 1024] for start in range(0, cells.n_obs, 1024))
+    counts = sparse.vstack([sparse.csr_matrix(block[:, chosen]) for block in blocks], "csr")
     if (empty := np.asarray(counts.sum(1)).ravel() == 0).any():
-        raise data.DataError(f"{empty.sum()} of {cells.n_obs} cells have no count among the {len(chosen)} most variable genes (first: "
-                             f"{cells.obs_names[empty][0]!r}); ask for more --genes, or all, or remove those cells")
+        raise DataError(f"{empty.sum()} of {cells.n_obs} cells have no count among the {len(chosen)} most variable "
+                        f"genes (first: {cells.obs_names[empty][0]!r}); ask for more --genes, or all, or remove them")
     return ad.AnnData(layers={"counts": counts}, obs=cells.obs, var=cells.var.iloc[chosen][[]]), "counts"
 
 
@@ -165,7 +171,7 @@ def _fingerprint(cells: ad.AnnData, batches: DataLoader) -> str:
 
 @contextmanager
 def _begin(out: Path, record: dict | None) -> Iterator[None]:
-    """Say in `run.json` what begins here (None: it was said). If it fails before there is a checkpoint, all is left as it was found."""
+    """Say in `run.json` what begins here (None: it was said). What fails before its first checkpoint leaves nothing."""
     new = not out.exists()
     try:
         out.mkdir(exist_ok=True)
@@ -215,7 +221,8 @@ def _write(path: Path, write) -> None:
 
 
 def _summary(results: dict) -> str:
-    return ", ".join(f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}" for name, value in results.items())
+    return ", ".join(f"{name} {value:.1f}" if isinstance(value, float) else f"{name} {value}"
+                     for name, value in results.items())
 
 
 def _say(text: str) -> None:
