@@ -65,12 +65,20 @@ def test_samples_follow_the_density(name):
     assert chi_square(wider.sample(20_000, seed=0).X, toy) < 1e-6  # the test notices a little noise
 
 
-@pytest.mark.parametrize("name", ["moons", "checkerboard", "rings"])
-def test_noised_is_the_law_of_alpha_x0_plus_sigma_eps(name):
+@pytest.mark.parametrize("alpha, sigma", [(0.7, 0.5), (0.5, 0.1)])
+@pytest.mark.parametrize("name", ["eight_gaussians", "moons", "checkerboard"])
+def test_noised_is_the_law_of_alpha_x0_plus_sigma_eps(name, alpha, sigma):
     toy = TOYS[name]
     x0 = toy.sample(20_000, seed=0).X
-    x = 0.7 * x0 + 0.5 * np.random.default_rng(1).standard_normal(x0.shape)
-    assert chi_square(x, toy.noised(0.7, 0.5)) > 0.001
+    x = alpha * x0 + sigma * np.random.default_rng(1).standard_normal(x0.shape)
+    assert chi_square(x, toy.noised(alpha, sigma), half=2.0 if alpha < 0.6 else 4.0) > 0.001
+
+
+@pytest.mark.parametrize("name", ["gaussian_mixture", "checkerboard"])
+def test_noise_composes(name):
+    x = grid(20)[0]
+    twice, once = TOYS[name].noised(0.8, 0.3).noised(0.5, 0.2), TOYS[name].noised(0.4, np.hypot(0.5 * 0.3, 0.2))
+    torch.testing.assert_close(twice.log_prob(x), once.log_prob(x), rtol=1e-12, atol=1e-12)
 
 
 def test_the_mixture_equals_torch_distributions():
