@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,13 @@ def test_the_lock_satisfies_what_the_package_and_its_extras_ask(group):
         locked = PINNED.get(canonicalize_name(requirement.name))
         assert locked, f"{requirement.name} is not in the lock"
         assert str(locked.specifier).removeprefix("==") in requirement.specifier
+
+
+def test_the_lock_serves_every_python_that_the_package_promises():
+    """Distributions ship 3.11.2 (Debian 12) as well as the newest: a pin that asks for a later patch release shuts readers out."""
+    lowest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    asks = {r.name: metadata(r.name).get("Requires-Python") for r in LOCK}
+    assert {name: a for name, a in asks.items() if a and lowest not in SpecifierSet(a)} == {}
 
 
 def test_this_environment_is_the_lock():
