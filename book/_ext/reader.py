@@ -243,7 +243,7 @@ def reader_notebook(page, executed=None):
     source = (executed or execute.read(page)).cells
     cells, solving = [], False
     figures = iter([n for _, kind, n, _ in numbered(page) if kind == "figure"])
-    head = f"[Generating Cells]({site_url(page)}) · this notebook is the chapter, ready to run from top to bottom."
+    head = f"[Generating Cells]({site_url(page)}) · this notebook is the page, ready to run from top to bottom."
     for cell in source:
         if cell.cell_type == "code":
             new = new_code_cell(cell.source)
