@@ -1,8 +1,8 @@
 """Count likelihoods as torch distributions, parametrised as biologists do: by mean and inverse dispersion theta."""
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, constraints
-from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
 
@@ -27,8 +27,8 @@ class NegativeBinomial(Distribution):
     support = constraints.nonnegative_integer
 
     def __init__(self, mean: Tensor, theta: Tensor):
-        self._mean, self.theta = broadcast_all(mean, theta)
-        super().__init__(self._mean.shape, validate_args=False)
+        self._mean, self.theta = mean, theta      # theta is not expanded: its lgamma is taken once per gene, not per cell
+        super().__init__(torch.broadcast_shapes(mean.shape, theta.shape), validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -39,14 +39,9 @@ class NegativeBinomial(Distribution):
         return self.mean + self.mean**2 / self.theta
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log NB(x) = log NB(0) + a part that vanishes at x = 0, so it is computed at the non-zero counts alone, and there
-        in float64: its terms reach 1e7 and cancel to a few nats."""
-        mean, theta, x = torch.broadcast_tensors(self._mean, self.theta, x)
-        log_zero = -theta * torch.log1p(mean / theta)
-        at = x.reshape(-1).nonzero().squeeze(1)
-        m, r, k = (v.reshape(-1)[at].double() for v in (mean, theta, x))
-        more = torch.lgamma(k + r) - torch.lgamma(r) - torch.lgamma(k + 1) + k * (m.log() - (m + r).log())
-        return log_zero.reshape(-1).index_add(0, at, more.to(log_zero.dtype)).view(x.shape)
+        """log NB(x), for counts x that broadcast with the distribution."""
+        shape = torch.broadcast_shapes(self.batch_shape, x.shape)
+        return _LogNegativeBinomial.apply(self._mean.expand(shape), self.theta, x.expand(shape))
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
@@ -58,6 +53,36 @@ class NegativeBinomial(Distribution):
     def expand(self, batch_shape, _instance=None) -> "NegativeBinomial":
         """The same distribution over a larger batch."""
         return NegativeBinomial(self.mean.expand(batch_shape), self.theta.expand(batch_shape))
+
+
+class _LogNegativeBinomial(torch.autograd.Function):
+    """log NB(x) = -theta log1p(mean / theta) - x log1p(theta / mean) + log theta [x > 0]
+                   + log Gamma(x + theta) - log Gamma(1 + theta) - log Gamma(1 + x),   where the last line is 0 for x = 0 and 1.
+
+    Most counts of a cell are 0 or 1, so gamma functions are evaluated at the others alone, and there in float64: their values
+    reach 1e7 and cancel to a few nats. The gradient is written out for the same reason; it is itself not differentiable."""
+
+    @staticmethod
+    def forward(ctx, mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
+        log_zero = -theta * torch.log1p(mean / theta)
+        value = log_zero - x * torch.log1p(theta / mean) + x.clamp(max=1) * theta.log()
+        at = (x > 1).reshape(-1).nonzero().squeeze(1)
+        gene = torch.arange(theta.numel(), device=x.device).view(theta.shape).expand(x.shape).reshape(-1)[at]
+        k, r = x.reshape(-1)[at].double(), theta.reshape(-1).double()
+        gammas = (k + r[gene]).lgamma() - (1 + r).lgamma()[gene] - (1 + k).lgamma()
+        ctx.save_for_backward(mean, theta, x, log_zero, at, gene, k, r)
+        value.view(-1).index_add_(0, at, gammas.to(value.dtype))
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        mean, theta, x, log_zero, at, gene, k, r = ctx.saved_tensors
+        pull = grad * (mean - x) / (mean + theta)
+        for_theta = pull.sum_to_size(theta.shape) + (grad * (log_zero + x.clamp(max=1))).sum_to_size(theta.shape) / theta
+        gammas = grad.reshape(-1)[at] * ((k + r[gene]).digamma() - (1 + r).digamma()[gene])
+        for_theta.view(-1).index_add_(0, gene, gammas.to(theta.dtype))
+        return -theta * pull / mean, for_theta, None
 
 
 class ZeroInflated(Distribution):

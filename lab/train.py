@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs, skip_first_batches
+from accelerate import Accelerator, skip_first_batches
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import send_to_device
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -97,9 +99,7 @@ def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
 @functools.cache
 def _accelerator() -> Accelerator:
     several = "LOCAL_RANK" in os.environ         # torchrun's; without a GPU, accelerate joins its processes only where told cpu=True
-    return Accelerator(cpu=several and not (torch.cuda.is_available() or torch.xpu.is_available()),
-                       dataloader_config=DataLoaderConfiguration(split_batches=True),
-                       kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    return Accelerator(cpu=several and not (torch.cuda.is_available() or torch.xpu.is_available()))
 
 
 class _Objective(nn.Module):
@@ -122,12 +122,15 @@ class _Run:
         if accelerator.num_processes > 1 and not isinstance(batches, DataLoader):
             raise ValueError(f"{accelerator.num_processes} processes would all read the same cells from a {type(batches).__name__}; "
                              "pass a DataLoader, which is split among them")
+        if accelerator.mixed_precision == "fp16":
+            raise ValueError("float16 needs its losses scaled, which this loop does not do; launch with bf16 or without mixed precision")
         self.model, self.lr = model.to(accelerator.device), lr
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.objective, self.optimizer = accelerator.prepare(
-            _Objective(model, loss), torch.optim.AdamW(trained, lr=lr, fused=True))
-        self.batches = accelerator.prepare(batches) if isinstance(batches, DataLoader) else batches
-        accelerator.free_memory()                # it would keep a reference to everything it ever prepared
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
+        self.objective = _Objective(model, loss)
+        if accelerator.num_processes > 1:
+            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
+        self.batches = batches if not isinstance(batches, DataLoader) else prepare_data_loader(
+            batches, accelerator.device, split_batches=True, put_on_device=True, rng_types=["generator"])
         self.step = self.epoch = self.position = 0
         self.order = []                          # states of the generators that drew this epoch's order
 
@@ -136,11 +139,11 @@ class _Run:
         for b in islice(self._passes(), n - self.step):
             self.model.train()
             self.optimizer.zero_grad()
-            report = self.objective(send_to_device(b, accelerator.device))
-            accelerator.backward(report["loss"])
+            with accelerator.autocast():
+                report = self.objective(send_to_device(b, accelerator.device))
+            report["loss"].backward()
             report = _floats(report, f"at step {self.step + 1}")         # the step's one copy from device to host
             if clip is not None:
-                accelerator.unscale_gradients(self.optimizer)
                 nn.utils.clip_grad_norm_(self.model.parameters(), clip)
             self.optimizer.step()
             self.model.eval()
@@ -161,8 +164,10 @@ class _Run:
                 self.order = [generator.get_state() for generator in generators]
             if loader and hasattr(self.batches, "set_epoch"):
                 self.batches.set_epoch(self.epoch)
-            rest = iter(skip_first_batches(self.batches, self.position) if loader else islice(self.batches, self.position, None))
-            b = next(rest, None)
+            rest = self.batches
+            if self.position:
+                rest = skip_first_batches(rest, self.position) if loader else islice(rest, self.position, None)
+            b = next(rest := iter(rest), None)
             if self.position:
                 torch.set_rng_state(now)
             elif b is None:
@@ -207,7 +212,7 @@ class _Run:
         """Continue from the newest checkpoint of `folder`, if there is one; nothing is unpickled."""
         if not (newest := max(folder.glob("step-*"), default=None)):
             return None
-        state = _intact(torch.load, newest / "state.pt", weights_only=True)
+        state = _intact(torch.load, newest / "state.pt", weights_only=True, map_location="cpu")
         for name, value in self._given().items():
             if state["given"][name] != value:
                 raise ValueError(f"{newest} was written with {name} = {state['given'][name]}, not {value}; "
@@ -219,7 +224,7 @@ class _Run:
             raise ValueError(f"{newest} holds the weights of another model; give that model, or another folder") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
-        random = _intact(torch.load, newest / f"random-{_accelerator().process_index}.pt", weights_only=True)
+        random = _intact(torch.load, newest / f"random-{_accelerator().process_index}.pt", weights_only=True, map_location="cpu")
         torch.set_rng_state(random["cpu"])
         if random["cuda"] is not None:
             torch.cuda.set_rng_state(random["cuda"], _accelerator().device)

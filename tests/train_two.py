@@ -8,7 +8,9 @@ import sys
 import anndata as ad
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from lab import train
@@ -73,7 +75,8 @@ def joint(model):
 def unwrapped(model):
     """The mistake: DistributedDataParallel around the model, while the loss calls the model itself."""
     accelerator = train._accelerator()
-    wrapped, mine = accelerator.prepare(model), accelerator.prepare(batches())
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True) if accelerator.num_processes > 1 else model
+    mine = prepare_data_loader(batches(), split_batches=True, rng_types=["generator"])
     optimizer = torch.optim.AdamW(wrapped.parameters(), lr=0.01)
     for _, b in zip(range(STEPS), (b for _ in range(STEPS) for b in mine)):
         optimizer.zero_grad()
