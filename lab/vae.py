@@ -96,18 +96,18 @@ class CountDecoder(nn.Module):
         self.net, self.log_theta = net, nn.Parameter(torch.zeros(n_genes))
 
     def forward(self, z: Tensor, log_library: Tensor) -> Distribution:
-        mean = (log_library + self.net(z).log_softmax(-1)).exp()         # (..., B, G)
+        mean = log_library.exp() * self.net(z).softmax(-1)               # (..., B, G)
         return Independent(negative_binomial(mean, self.log_theta.exp(), validate_args=False), 1)
 
 
-class Log1p(nn.Module):
-    """log(1 + x): counts squeezed into a range that a linear layer can read."""
+class Log1pRelative(nn.Module):
+    """log(1 + x / the cell's mean count): of order one for a gene of average abundance, at any depth, single cell or bulk."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.log1p()
+        return (x / x.mean(-1, keepdim=True)).log1p()
 
 
 def count_vae(n_genes: int, n_latent: int = 10, n_hidden: int = 128) -> VAE:
-    """The count VAE of the book: log1p encoder, softmax negative-binomial decoder, one hidden layer each."""
-    return VAE(Encoder(n_genes, n_latent, n_hidden, Log1p()),
+    """The count VAE of the book: log1p encoder, softmax negative-binomial decoder, one hidden layer each; `cond` is log_library (B, 1)."""
+    return VAE(Encoder(n_genes, n_latent, n_hidden, Log1pRelative()),
                CountDecoder(mlp(n_latent, n_hidden, n_genes), n_genes), n_latent)
