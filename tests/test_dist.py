@@ -26,10 +26,11 @@ def exact_nb(x, mean, theta):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 3000), st.floats(1e-3, 1e4), st.floats(1e-2, 1e3))
-def test_log_prob_equals_scipy_to_the_last_digits(x, mean, theta):
+def test_log_prob_equals_fifty_digits_to_the_last_ones(x, mean, theta):
+    """scipy itself is off by 1e-8 at x = 277, mean = 0.001, theta = 386, where its 1 - p has lost digits."""
     m, r, k = (torch.tensor(v, dtype=torch.float64) for v in (mean, theta, x))
     got = negative_binomial(m, r).log_prob(k).item()
-    want = scipy_nb(x, mean, theta)
+    want = exact_nb(x, mean, theta)
     largest = abs(gammaln(x + theta)) + abs(gammaln(theta)) + gammaln(x + 1) + x * abs(np.log(mean + theta)) + 1
     assert abs(got - want) <= 1e-12 * largest                        # relative to the terms that cancel
 
