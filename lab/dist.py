@@ -27,8 +27,9 @@ class NegativeBinomial(Distribution):
     support = constraints.nonnegative_integer
 
     def __init__(self, mean: Tensor, theta: Tensor):
-        self._mean, self.theta = mean, theta      # theta is not expanded: its lgamma is taken once per gene, not per cell
-        super().__init__(torch.broadcast_shapes(mean.shape, theta.shape), validate_args=False)
+        shape = torch.broadcast_shapes(mean.shape, theta.shape)
+        self._mean, self.theta = mean.expand(shape), theta     # theta stays small: its gamma functions are taken once per gene
+        super().__init__(shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
@@ -64,25 +65,25 @@ class _LogNegativeBinomial(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
-        log_zero = -theta * torch.log1p(mean / theta)
-        value = log_zero - x * torch.log1p(theta / mean) + x.clamp(max=1) * theta.log()
+        log_zero, seen = (mean / theta).log1p_().mul_(-theta), x.clamp(max=1)
+        value = (theta / mean).log1p_().mul_(-x).add_(log_zero).add_(seen * theta.log())
         at = (x > 1).reshape(-1).nonzero().squeeze(1)
-        gene = torch.arange(theta.numel(), device=x.device).view(theta.shape).expand(x.shape).reshape(-1)[at]
-        k, r = x.reshape(-1)[at].double(), theta.reshape(-1).double()
+        gene = torch.arange(theta.numel(), device=x.device).view(theta.shape).expand(x.shape).reshape(-1).index_select(0, at)
+        k, r = x.reshape(-1).index_select(0, at).double(), theta.reshape(-1).double()
         gammas = (k + r[gene]).lgamma() - (1 + r).lgamma()[gene] - (1 + k).lgamma()
-        ctx.save_for_backward(mean, theta, x, log_zero, at, gene, k, r)
+        ctx.save_for_backward(mean, theta, x, log_zero.add_(seen), at, gene, k, r)
         value.view(-1).index_add_(0, at, gammas.to(value.dtype))
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        mean, theta, x, log_zero, at, gene, k, r = ctx.saved_tensors
-        pull = grad * (mean - x) / (mean + theta)
-        for_theta = pull.sum_to_size(theta.shape) + (grad * (log_zero + x.clamp(max=1))).sum_to_size(theta.shape) / theta
-        gammas = grad.reshape(-1)[at] * ((k + r[gene]).digamma() - (1 + r).digamma()[gene])
-        for_theta.view(-1).index_add_(0, gene, gammas.to(theta.dtype))
-        return -theta * pull / mean, for_theta, None
+        mean, theta, x, log_zero_plus_seen, at, gene, k, r = ctx.saved_tensors
+        pull = (mean - x).mul_(grad).div_(mean + theta)
+        for_theta = pull.sum_to_size(theta.shape) + (grad * log_zero_plus_seen).sum_to_size(theta.shape) / theta
+        gammas = grad.reshape(-1).index_select(0, at) * ((k + r[gene]).digamma() - (1 + r).digamma()[gene])
+        for_theta.view(-1).index_add_(0, gene, gammas.to(for_theta.dtype))
+        return pull.mul_(-theta).div_(mean), for_theta, None
 
 
 class ZeroInflated(Distribution):

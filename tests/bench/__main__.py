@@ -114,10 +114,11 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "scvi"):
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     import scvi
     from scvi.distributions import NegativeBinomial
+    scvi.settings.verbosity = logging.ERROR
 
     cells, held_out, truth = simulate()
     zeros = (cells.layers["counts"] == 0).mean()
