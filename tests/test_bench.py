@@ -1,0 +1,58 @@
+"""The bench measures what it says: the simulation is as described, and both sides' bounds are bounds on the same thing."""
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+BENCH = Path(__file__).parent / "bench"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return runpy.run_path(str(BENCH / "__main__.py"), run_name="bench")
+
+
+@pytest.fixture(scope="module")
+def simulated(bench):
+    return bench["simulate"]()
+
+
+def test_the_simulation_is_as_sparse_as_it_says(simulated):
+    cells, held_out, truth = simulated
+    counts = cells.layers["counts"]
+    assert counts.shape == (2700, 2000) and held_out.shape == (300, 2000) and truth.shape == (300,)
+    assert [round((counts == k).mean(), 2) for k in (0, 1)] == [0.85, 0.09]
+    assert np.median(counts.sum(1)) == pytest.approx(780, abs=10)
+
+
+def test_training_raises_the_held_out_bound_towards_the_truth(bench, simulated):
+    cells, held_out, truth = simulated
+    torch.manual_seed(0)
+    start = bench["held_out_lab"](bench["vae"].count_vae(2000), held_out, k=10)
+    end = bench["held_out_lab"](bench["fit_lab"](cells, epochs=3, seed=0)[0], held_out, k=10)
+    assert start + 100 < end < truth.mean()
+
+
+@pytest.mark.peer
+def test_the_bench_prints_ratios_and_both_likelihoods():
+    pytest.importorskip("scvi")
+    out = subprocess.run([sys.executable, str(BENCH), "--epochs", "1", "--repeats", "1", "--k", "5"], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    for words in ("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"):
+        assert words in out.stdout
+
+
+@pytest.mark.peer
+def test_the_likelihood_is_scvis():
+    """scvi-tools adds 1e-8 inside its logarithms, so equality is to single precision only."""
+    scvi = pytest.importorskip("scvi.distributions")
+    from lab.dist import negative_binomial
+    g = torch.Generator().manual_seed(0)
+    mean, theta = torch.rand(50, 7, generator=g) * 5 + 0.01, torch.rand(7, generator=g) * 3 + 0.2
+    x = torch.poisson(mean, generator=g)
+    torch.testing.assert_close(negative_binomial(mean, theta).log_prob(x), scvi.NegativeBinomial(mu=mean, theta=theta).log_prob(x),
+                               rtol=1e-5, atol=1e-5)
