@@ -219,12 +219,12 @@ def test_site_and_notebook_number_figures_and_exercises_alike(path):
     article = parsed(SITE / path).find("article")
     cells = json.loads((ROOT / path.replace(".html", ".ipynb")).read_text())["cells"]
     notebook = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    figures = [re.search(r"[\d.]+\d", c.get_text())[0] for c in article.select("figcaption .caption-number")]
-    assert figures == re.findall(r"^\*\*Figure ([\d.]+\d)\.\*\*", notebook, re.M)
+    figures = [re.search(r"\d+(\.\d+)?", c.get_text())[0] for c in article.select("figcaption .caption-number")]
+    assert figures == re.findall(r"^\*\*Figure (\d+(?:\.\d+)?)\.\*\*", notebook, re.M)
     equations = [e.get_text().strip("()#") for e in article.select("div.math > .eqno")]
     assert equations == re.findall(r"\\tag\{(\d+)\}", notebook)
-    exercises = [re.search(r"[\d.]+\d", t.get_text())[0] for t in article.select("div.exercise > .admonition-title")]
-    assert exercises == re.findall(r"^### Exercise ([\d.]+\d)", notebook, re.M)
+    exercises = [re.search(r"\d+(\.\d+)?", t.get_text())[0] for t in article.select("div.exercise > .admonition-title")]
+    assert exercises == re.findall(r"^### Exercise (\d+(?:\.\d+)?)", notebook, re.M)
 
 
 @pytest.mark.parametrize("path", PAGES)
