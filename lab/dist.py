@@ -58,18 +58,22 @@ class NegativeBinomial(Distribution):
 
 class _LogNegativeBinomial(torch.autograd.Function):
     """log NB(x) = -theta log1p(mean / theta) - x log1p(theta / mean) + log theta [x > 0]
-                   + log Gamma(x + theta) - log Gamma(1 + theta) - log Gamma(1 + x),   where the last line is 0 for x = 0 and 1.
+                + log Gamma(x + theta) - log Gamma(1 + theta) - log Gamma(1 + x),
 
-    Most counts of a cell are 0 or 1, so gamma functions are evaluated at the others alone, and there in float64: their values
-    reach 1e7 and cancel to a few nats. The gradient is written out for the same reason; it is itself not differentiable."""
+    where the second line is 0 for x = 0 and 1. Most counts of a cell are 0 or 1, so
+    gamma functions are evaluated at the others alone, and there in float64: their
+    values reach 1e7 and cancel to a few nats. The gradient is written out for the
+    same reason; it is itself not differentiable."""
 
     @staticmethod
     def forward(ctx, mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
         log_zero, seen = (mean / theta).log1p_().mul_(-theta), x.clamp(max=1)
         value = (theta / mean).log1p_().mul_(-x).add_(log_zero).add_(seen * theta.log())
         at = (x > 1).reshape(-1).nonzero().squeeze(1)
-        gene = torch.arange(theta.numel(), device=x.device).view(theta.shape).expand(x.shape).reshape(-1).index_select(0, at)
-        k, r = x.reshape(-1).index_select(0, at).double(), theta.reshape(-1).double()
+        gene = torch.arange(theta.numel(), device=x.device).view(theta.shape)
+        gene = gene.expand(x.shape).reshape(-1).index_select(0, at)
+        k = x.reshape(-1).index_select(0, at).double()
+        r = theta.reshape(-1).double()
         gammas = (k + r[gene]).lgamma() - (1 + r).lgamma()[gene] - (1 + k).lgamma()
         ctx.save_for_backward(mean, theta, x, log_zero.add_(seen), at, gene, k, r)
         value.view(-1).index_add_(0, at, gammas.to(value.dtype))

@@ -5,6 +5,7 @@ import html
 import inspect
 import io
 import json
+import textwrap
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -55,7 +56,8 @@ def scatter(xy, labels, *, ax=None, size: float = 6, named: bool = True):
 def source(*objects):
     """The source of functions or classes as the package has it, highlighted on the site and in Colab."""
     from IPython.display import Markdown
-    return Markdown("```python\n" + "\n\n".join(inspect.getsource(o).rstrip() for o in objects) + "\n```")
+    shown = (textwrap.dedent(inspect.getsource(o)).rstrip() for o in objects)
+    return Markdown("```python\n" + "\n\n".join(shown) + "\n```")
 
 
 class Animation:

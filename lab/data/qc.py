@@ -13,49 +13,53 @@ from .counts import count_totals
 from .errors import DataError
 
 
-def prepare(adata: ad.AnnData, n_genes: int = 2000, *, layer: str = "counts", min_genes: int = 200,
-            max_mito: float = 0.2, min_cells: int = 3, genes: Sequence[str] | None = None) -> ad.AnnData:
-    """A copy of `adata` ready for a model: poor cells and rare genes dropped, log-normalised, cut to its `n_genes` most
-    variable genes.
+def prepare(adata: ad.AnnData, n_genes: int = 2000, *, layer: str = "counts",
+            min_genes: int = 200, max_mito: float = 0.2, min_cells: int = 3,
+            genes: Sequence[str] | None = None) -> ad.AnnData:
+    """A copy of `adata` ready for a model: poor cells and rare genes dropped,
+    log-normalised, cut to its `n_genes` most variable genes.
 
-    In order: (1) per cell, `n_counts`, `n_genes` and `percent_mito` (a fraction, from genes named MT-…) enter `obs`;
-    columns of these names that were there stay, since they may know genes that the matrix lost. (2) Cells with fewer
-    than `min_genes` genes or more than `max_mito` mitochondrial counts are dropped. (3) Genes seen in fewer than
-    `min_cells` cells are dropped. (4) `X` becomes log1p of counts per 10,000, by `n_counts`. (5) The genes whose
-    Pearson residuals under a negative binomial null vary most are kept (Lause, Berens and Kobak 2021): computed on
-    counts, and without the scikit-misc that scanpy's `seurat_v3` needs. Pass `genes=train.var_names` to bring held-out
-    cells to the genes that the training cells chose. `uns["prepare"]` keeps the record.
+    In order: (1) per cell, `n_counts`, `n_genes` and `percent_mito` (a fraction, from
+    genes named MT-…) enter `obs`; columns of these names that were there stay, since
+    they may know genes that the matrix lost. (2) Cells with fewer than `min_genes`
+    genes or more than `max_mito` mitochondrial counts are dropped. (3) Genes seen in
+    fewer than `min_cells` cells are dropped. (4) `X` becomes log1p of counts per
+    10,000, by `n_counts`. (5) The genes whose Pearson residuals under a negative
+    binomial null vary most are kept (Lause, Berens and Kobak 2021): computed on
+    counts, and without the scikit-misc that scanpy's `seurat_v3` needs.
+
+    Pass `genes=train.var_names` to bring held-out cells to the genes that the
+    training cells chose. `uns["prepare"]` keeps the record.
     """
     totals = count_totals(adata, layer)
-    cells = ad.AnnData(
-        obs=adata.obs.copy(),
-        var=adata.var.copy(),
-        uns=dict(adata.uns),
-        obsm=dict(adata.obsm),
-        layers={"counts": sparse.csr_matrix(adata.X if layer == "X" else adata.layers[layer], dtype=np.int32)},
-    )
+    counts = sparse.csr_matrix(adata.X if layer == "X" else adata.layers[layer],
+                               dtype=np.int32)
+    cells = ad.AnnData(obs=adata.obs.copy(), var=adata.var.copy(), uns=dict(adata.uns),
+                       obsm=dict(adata.obsm), layers={"counts": counts})
     _per_cell(cells, totals)
-    good = (cells.obs["n_genes"] >= min_genes) & (cells.obs["percent_mito"] <= max_mito) & (totals > 0)
-    common = cells.layers["counts"][good.to_numpy()].getnnz(axis=0) >= min_cells
+    good = ((cells.obs["n_genes"] >= min_genes) & (totals > 0)
+            & (cells.obs["percent_mito"] <= max_mito))
+    common = counts[good.to_numpy()].getnnz(axis=0) >= min_cells
     if genes is not None:
         if missing := sorted(set(genes) - set(cells.var_names)):
-            raise DataError(f"{len(missing)} of the {len(genes)} genes asked are absent (first: {missing[0]!r}); use "
-                            "the same annotation")
+            raise DataError(f"{len(missing)} of the {len(genes)} genes asked are absent "
+                            f"(first: {missing[0]!r}); use the same annotation")
         common[:] = True
     if not good.any() or not common.any():
-        raise DataError(f"no {'cell' if not good.any() else 'gene'} passes min_genes={min_genes}, "
-                        f"max_mito={max_mito}, min_cells={min_cells}; loosen them")
+        raise DataError(f"no {'cell' if not good.any() else 'gene'} passes min_genes="
+                        f"{min_genes}, max_mito={max_mito}, min_cells={min_cells}; "
+                        "loosen them")
     cells = cells[good.to_numpy(), common].copy()
     cells.X = log_normalise(cells.layers["counts"], cells.obs["n_counts"])
     if genes is None and n_genes < cells.n_vars:
-        sc.experimental.pp.highly_variable_genes(cells, n_top_genes=n_genes, layer="counts", check_values=False)
-        genes = cells.var_names[cells.var.pop("highly_variable")]
-        cells.var = cells.var.drop(columns=["means", "variances", "residual_variances", "highly_variable_rank"])
-        cells.uns.pop("hvg")
+        ranked = sc.experimental.pp.highly_variable_genes(
+            cells, n_top_genes=n_genes, layer="counts", check_values=False, inplace=False)
+        genes = cells.var_names[ranked["highly_variable"]]
     cells = cells if genes is None else cells[:, list(genes)].copy()
-    cells.uns["prepare"] = {"cells": [adata.n_obs, cells.n_obs],
-                            "genes": [adata.n_vars, int(common.sum()), cells.n_vars], "min_genes": min_genes,
-                            "max_mito": max_mito, "min_cells": min_cells}
+    cells.uns["prepare"] = {
+        "cells": [adata.n_obs, cells.n_obs],
+        "genes": [adata.n_vars, int(common.sum()), cells.n_vars],
+        "min_genes": min_genes, "max_mito": max_mito, "min_cells": min_cells}
     return cells
 
 
