@@ -11,6 +11,7 @@ import time
 import weakref
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -472,3 +473,10 @@ def test_the_same_loop_runs_in_bf16(tmp_path):
     assert dtypes == 3 * ["torch.bfloat16"] and kept == "torch.float32"
     model, loss, batches = regression()
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in islice(steps(model, loss, batches, n=3), 3)], rel=0.05)
+
+
+def test_float16_is_refused_because_its_losses_would_need_scaling(monkeypatch):
+    monkeypatch.setattr(train, "_accelerator", lambda: SimpleNamespace(num_processes=1, mixed_precision="fp16"))
+    model, loss, batches = regression()
+    with pytest.raises(ValueError, match="launch with bf16"):
+        steps(model, loss, batches, n=1)
