@@ -28,7 +28,7 @@ class NegativeBinomial(Distribution):
 
     def __init__(self, mean: Tensor, theta: Tensor):
         shape = torch.broadcast_shapes(mean.shape, theta.shape)
-        self._mean, self.theta = mean.expand(shape), theta     # theta stays small: its gamma functions are taken once per gene
+        self._mean, self.theta = mean.expand(shape), theta     # theta stays small: lgamma once per gene
         super().__init__(shape, validate_args=False)
 
     @property

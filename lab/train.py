@@ -1,8 +1,8 @@
 """One training loop for every chapter, on one CPU or over many machines.
 
-`steps` is the loop: it takes an optimizer step, yields what the loss reported, and the body of the caller's `for` is the
-callback. `fit` runs it to the end with a progress bar, validation and checkpoints. Underneath is one Accelerator per process,
-so the same lines run under `torchrun` and `accelerate launch`.
+`steps` is the loop: it takes an optimizer step, yields what the loss reported, and the body of the caller's `for` is
+the callback. `fit` runs it to the end with a progress bar, validation and checkpoints. Underneath is one Accelerator
+per process, so the same lines run under `torchrun` and `accelerate launch`.
 """
 import functools
 import math
@@ -29,14 +29,15 @@ Loss = Callable[[Batch], dict[str, Tensor]]
 
 def steps(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: float = 1e-3,
           clip: float | None = None) -> Iterator[dict[str, float]]:
-    """Take `n` AdamW steps on `loss(b)["loss"]`; after each, yield every entry of `loss(b)` as a float, mean over processes.
+    """Take `n` AdamW steps on `loss(b)["loss"]`; after each, yield every entry of `loss(b)` as a float, the mean over
+    processes.
 
-    `batches` is run through again and again: a list, or a DataLoader, whose `batch_size` is the global one (each of P processes
-    gets a P-th of every minibatch). Everything the loss trains is inside `model`, which is in training mode within a step
-    and in evaluation mode in the caller's loop body. `clip` bounds the norm of the gradient. Two networks are two generators
-    advanced in turn.
-    Raises ValueError for a loader that is empty or spent, or, among several processes, not a DataLoader; FloatingPointError,
-    before the weights are touched, for a loss that is not finite.
+    `batches` is run through again and again: a list, or a DataLoader whose `batch_size` is the global one (each of P
+    processes gets a P-th of every minibatch). Everything the loss trains is inside `model`, which is in training mode
+    within a step and in evaluation mode in the caller's loop body. `clip` bounds the norm of the gradient. Two
+    networks are two generators advanced in turn.
+    Raises ValueError for a loader that is empty or spent or, among several processes, not a DataLoader;
+    FloatingPointError, before the weights are touched, for a loss that is not finite.
     """
     return _Run(model, loss, batches, lr).advance(n, clip)
 
@@ -44,13 +45,13 @@ def steps(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr:
 def fit(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: float = 1e-3, clip: float | None = None,
         validate: Iterable[Batch] | None = None, patience: int | None = None,
         checkpoint: str | Path | None = None, every: int | None = None) -> pd.DataFrame:
-    """Run `steps` to the end: one row per step, columns as `loss` reports them, and `val_…` where `validate` was read.
+    """Run `steps` to the end: one row a step, columns as `loss` reports them, and `val_…` where `validate` was read.
 
-    Every `every` steps (default: once per pass over `batches`) the means over the cells of `validate` are taken, always with the
-    same noise, and a checkpoint is written. With `patience`, training stops after that many validations without a lower
-    `val_loss`, and the model ends with the weights of the best one.
-    `checkpoint` is a folder; if it already holds a checkpoint, the run continues from it and ends with the weights, bit for bit,
-    of a run that was never interrupted (same loss, batches and settings given; `n` may grow).
+    Every `every` steps (default: once per pass over `batches`) the means over the cells of `validate` are taken,
+    always with the same noise, and a checkpoint is written. With `patience`, training stops after that many
+    validations without a lower `val_loss`, and the model ends with the weights of the best one.
+    `checkpoint` is a folder; if it already holds a checkpoint, the run continues from it and ends with the weights,
+    bit for bit, of a run that was never interrupted (given the same loss, batches and settings; `n` may grow).
     """
     if patience is not None and validate is None:
         raise ValueError("patience counts validations; pass validate=, a loader of held-out cells")
@@ -63,7 +64,7 @@ def fit(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: f
         checkpoint.mkdir(parents=True, exist_ok=True)
         rows, best, watch = run.load(checkpoint) or (rows, best, watch)
     if run.step > n:
-        raise ValueError(f"{checkpoint} is already at step {run.step}; ask for at least that many, or give another folder")
+        raise ValueError(f"{checkpoint} is already at step {run.step}; ask for that many, or give another folder")
     tired = lambda: patience is not None and watch["waited"] >= patience
     with tqdm(total=n, initial=run.step, leave=False, disable=not _accelerator().is_main_process) as bar:
         for row in () if tired() else run.advance(n, clip):
@@ -74,9 +75,10 @@ def fit(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: f
                 continue
             if validate is not None:
                 row |= {f"val_{name}": value for name, value in _validate(loss, validate).items()}
-                watch = {"val_loss": min(row["val_loss"], watch["val_loss"]),
-                         "waited": 0 if row["val_loss"] < watch["val_loss"] else watch["waited"] + 1}
-                if patience is not None and not watch["waited"]:
+                better = row["val_loss"] < watch["val_loss"]
+                lowest = min(row["val_loss"], watch["val_loss"])
+                watch = {"val_loss": lowest, "waited": 0 if better else watch["waited"] + 1}
+                if patience is not None and better:
                     best = {name: value.clone() for name, value in model.state_dict().items()}
             if checkpoint is not None:
                 run.save(checkpoint, rows, best, watch)
@@ -89,7 +91,8 @@ def fit(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: f
 
 @torch.no_grad()
 def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
-    """target <- decay * target + (1 - decay) * online for every parameter; buffers, such as running means, are copied."""
+    """target <- decay * target + (1 - decay) * online for every parameter; buffers, such as running means, are copied.
+    """
     for p, q in zip(target.parameters(), online.parameters(), strict=True):
         p.lerp_(q, 1 - decay)
     for p, q in zip(target.buffers(), online.buffers(), strict=True):
@@ -98,13 +101,13 @@ def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
 
 @functools.cache
 def _accelerator() -> Accelerator:
-    several = "LOCAL_RANK" in os.environ         # torchrun's; without a GPU, accelerate joins its processes only where told cpu=True
+    several = "LOCAL_RANK" in os.environ         # torchrun's; on CPU, accelerate joins processes only if cpu=True
     return Accelerator(cpu=several and not (torch.cuda.is_available() or torch.xpu.is_available()))
 
 
 class _Objective(nn.Module):
-    """forward(b) = loss(b), with `model` as a submodule: DistributedDataParallel averages only the gradients of what passes
-    through the forward of the module it wraps, and a loss may call any method of the model."""
+    """forward(b) = loss(b), with `model` as a submodule: DistributedDataParallel averages the gradients only of what
+    passes through the forward of the module it wraps, and a loss may call any method of the model."""
 
     def __init__(self, model: nn.Module, loss: Loss):
         super().__init__()
@@ -120,17 +123,18 @@ class _Run:
     def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Batch], lr: float):
         accelerator = _accelerator()
         if accelerator.num_processes > 1 and not isinstance(batches, DataLoader):
-            raise ValueError(f"{accelerator.num_processes} processes would all read the same cells from a {type(batches).__name__}; "
-                             "pass a DataLoader, which is split among them")
+            raise ValueError(f"{accelerator.num_processes} processes would all read the same cells from a "
+                             f"{type(batches).__name__}; pass a DataLoader, which is split among them")
         if accelerator.mixed_precision == "fp16":
-            raise ValueError("float16 needs its losses scaled, which this loop does not do; launch with bf16 or without mixed precision")
+            raise ValueError("float16 needs its losses scaled, which this loop does not do; launch with bf16 instead")
         self.model, self.lr = model.to(accelerator.device), lr
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
-        self.objective = _Objective(model, loss)
+        self.objective, self.batches = _Objective(model, loss), batches
         if accelerator.num_processes > 1:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
-        self.batches = batches if not isinstance(batches, DataLoader) else prepare_data_loader(
-            batches, accelerator.device, split_batches=True, put_on_device=True, rng_types=["generator"])
+        if isinstance(batches, DataLoader):
+            self.batches = prepare_data_loader(batches, accelerator.device, split_batches=True, put_on_device=True,
+                                               rng_types=["generator"])
         self.step = self.epoch = self.position = 0
         self.order = []                          # states of the generators that drew this epoch's order
 
@@ -151,22 +155,21 @@ class _Run:
             yield report
 
     def _passes(self) -> Iterator[Batch]:
-        """Minibatches for ever, from `epoch` and `position` on. A resumed epoch draws its order again, then skips what was seen."""
+        """Minibatches for ever, from `epoch` and `position` on. A resumed epoch draws its order again, then skips what
+        was seen."""
         loader = isinstance(self.batches, DataLoader)
-        generators = [torch.default_generator] + [
-            g for name in ("generator", "synchronized_generator") if (g := getattr(self.batches, name, None)) is not None]
+        generators = [getattr(self.batches, name, None) for name in ("generator", "synchronized_generator")]
+        generators = [torch.default_generator] + [generator for generator in generators if generator is not None]
         while True:
-            now = torch.get_rng_state()
+            now, rest = torch.get_rng_state(), self.batches
+            if loader and hasattr(rest, "set_epoch"):
+                rest.set_epoch(self.epoch)
             if self.position:
                 for generator, state in zip(generators, self.order, strict=True):
                     generator.set_state(state)
+                rest = skip_first_batches(rest, self.position) if loader else islice(rest, self.position, None)
             else:
                 self.order = [generator.get_state() for generator in generators]
-            if loader and hasattr(self.batches, "set_epoch"):
-                self.batches.set_epoch(self.epoch)
-            rest = self.batches
-            if self.position:
-                rest = skip_first_batches(rest, self.position) if loader else islice(rest, self.position, None)
             b = next(rest := iter(rest), None)
             if self.position:
                 torch.set_rng_state(now)
@@ -180,26 +183,26 @@ class _Run:
             self.epoch, self.position = self.epoch + 1, 0
 
     def save(self, folder: Path, rows: list[dict], best: dict | None, watch: dict) -> None:
-        """Write into a temporary folder, rename it, then drop what it replaces: at every instant one checkpoint is whole."""
+        """Write into a temporary folder, rename it, then drop what it replaces: at every instant one is whole."""
         accelerator = _accelerator()
+        device, main = accelerator.device, accelerator.is_main_process
         part, whole = folder / f"writing-{self.step:09d}", folder / f"step-{self.step:09d}"
-        if accelerator.is_main_process:
+        if main:
             for old in folder.glob("writing-*"):
                 shutil.rmtree(old)
             part.mkdir()
         accelerator.wait_for_everyone()
-        device = accelerator.device
         torch.save({"cpu": torch.get_rng_state(), "order": self.order,
                     "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None},
                    part / f"random-{accelerator.process_index}.pt")
-        if accelerator.is_main_process:
+        if main:
             save_model(self.model, str(part / "model.safetensors"))
             if best is not None:
                 save_file(best, part / "best.safetensors")
-            torch.save({"step": self.step, "epoch": self.epoch, "position": self.position, "optimizer": self.optimizer.state_dict(),
-                        "rows": rows, "watch": watch, "given": self._given()}, part / "state.pt")
+            torch.save({"step": self.step, "epoch": self.epoch, "position": self.position, "rows": rows, "watch": watch,
+                        "optimizer": self.optimizer.state_dict(), "given": self._given()}, part / "state.pt")
         accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
+        if main:
             for file in part.iterdir():
                 with file.open() as f:
                     os.fsync(f.fileno())         # on the disk before the name is
@@ -212,7 +215,8 @@ class _Run:
         """Continue from the newest checkpoint of `folder`, if there is one; nothing is unpickled."""
         if not (newest := max(folder.glob("step-*"), default=None)):
             return None
-        state = _intact(torch.load, newest / "state.pt", weights_only=True, map_location="cpu")
+        read = functools.partial(torch.load, weights_only=True, map_location="cpu")
+        state = _intact(read, newest / "state.pt")
         for name, value in self._given().items():
             if state["given"][name] != value:
                 raise ValueError(f"{newest} was written with {name} = {state['given'][name]}, not {value}; "
@@ -221,10 +225,10 @@ class _Run:
         try:
             load_model(self.model, newest / "model.safetensors")
         except RuntimeError as error:
-            raise ValueError(f"{newest} holds the weights of another model; give that model, or another folder") from error
+            raise ValueError(f"{newest} holds the weights of another model; give that, or another folder") from error
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
-        random = _intact(torch.load, newest / f"random-{_accelerator().process_index}.pt", weights_only=True, map_location="cpu")
+        random = _intact(read, newest / f"random-{_accelerator().process_index}.pt")
         torch.set_rng_state(random["cpu"])
         if random["cuda"] is not None:
             torch.cuda.set_rng_state(random["cuda"], _accelerator().device)
@@ -237,9 +241,9 @@ class _Run:
                 "minibatches per epoch": len(self.batches) if hasattr(self.batches, "__len__") else None}
 
 
-def _intact(read: Callable, path: Path, **how):
+def _intact(read: Callable, path: Path):
     try:
-        return read(path, **how)
+        return read(path)
     except Exception as error:                   # torch, zip, pickle and safetensors each have their own
         raise ValueError(f"{path} is damaged and cannot be read; delete {path.parents[1]} and train again") from error
 
@@ -250,16 +254,19 @@ def _floats(report: dict[str, Tensor], where: str) -> dict[str, float]:
     values = torch.stack([torch.as_tensor(value, device=accelerator.device).detach() for value in report.values()])
     floats = dict(zip(report, accelerator.reduce(values, "mean").tolist()))
     if not math.isfinite(floats["loss"]):
-        raise FloatingPointError(f"the loss is {floats['loss']} {where}; lower lr, set clip, or look for NaN in the minibatch")
+        raise FloatingPointError(f"the loss is {floats['loss']} {where}; lower lr, set clip, or look for NaN "
+                                 "in the minibatch")
     return floats
 
 
 @torch.no_grad()
 def _validate(loss: Loss, batches: Iterable[Batch]) -> dict[str, float]:
-    """Means over cells, each time in the same order and with the same noise; the training's random stream is left alone."""
+    """Means over cells, each time in the same order and with the same noise; the training's random stream is left
+    alone."""
     accelerator = _accelerator()
     device, totals, cells = accelerator.device, {}, 0
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type=device.type), accelerator.autocast():
+    gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpu, device_type=device.type), accelerator.autocast():
         torch.manual_seed(0)
         if hasattr(sampler := getattr(batches, "sampler", None), "set_epoch"):
             sampler.set_epoch(0)

@@ -1,4 +1,5 @@
-"""The bench measures what it says: the simulation is as described, and both sides' bounds are bounds on the same thing."""
+"""The bench measures what it says: the simulation is as described, and the bounds are bounds."""
+
 import runpy
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def test_training_raises_the_held_out_bound_towards_the_truth(bench, simulated):
 @pytest.mark.peer
 def test_the_bench_prints_ratios_and_both_likelihoods():
     pytest.importorskip("scvi")
-    out = subprocess.run([sys.executable, str(BENCH), "--epochs", "1", "--repeats", "1", "--k", "5"], capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, str(BENCH), "--epochs", "1", "--repeats", "1", "--k", "5"], capture_output=True, text=True
+    )
     assert out.returncode == 0, out.stderr
     for words in ("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"):
         assert words in out.stdout
@@ -51,8 +54,13 @@ def test_the_likelihood_is_scvis():
     """scvi-tools adds 1e-8 inside its logarithms, so equality is to single precision only."""
     scvi = pytest.importorskip("scvi.distributions")
     from lab.dist import negative_binomial
+
     g = torch.Generator().manual_seed(0)
     mean, theta = torch.rand(50, 7, generator=g) * 5 + 0.01, torch.rand(7, generator=g) * 3 + 0.2
     x = torch.poisson(mean, generator=g)
-    torch.testing.assert_close(negative_binomial(mean, theta).log_prob(x), scvi.NegativeBinomial(mu=mean, theta=theta).log_prob(x),
-                               rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        negative_binomial(mean, theta).log_prob(x),
+        scvi.NegativeBinomial(mu=mean, theta=theta).log_prob(x),
+        rtol=1e-5,
+        atol=1e-5,
+    )

@@ -1,4 +1,5 @@
 """The loop, against hand-written ones; the checkpoints, against SIGKILL; two processes, against the joint batch."""
+
 import gc
 import json
 import multiprocessing
@@ -34,7 +35,9 @@ def regression(seed=0, cells=8):
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(torch.randn(p.shape, generator=random))
-    batches = [{"x": torch.randn(cells, 3, generator=random), "y": torch.randn(cells, 1, generator=random)} for _ in range(5)]
+    batches = [
+        {"x": torch.randn(cells, 3, generator=random), "y": torch.randn(cells, 1, generator=random)} for _ in range(5)
+    ]
     return model, lambda b: {"loss": (model(b["x"]) - b["y"]).square().mean()}, batches
 
 
@@ -56,7 +59,8 @@ def plain_loop(model, loss, batches, n, lr=1e-3, clip=None):
     return losses
 
 
-# --- the loop -------------------------------------------------------------------------------------------------------------
+# --- the loop --------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_steps_is_the_hand_written_loop(clip):
@@ -79,7 +83,9 @@ def test_steps_yields_after_the_update_what_the_loss_reported_before_it():
 
 def test_every_entry_of_the_loss_is_reported_as_a_float():
     model, loss, batches = regression()
-    row = next(steps(model, lambda b: loss(b) | {"cells": 8, "half": torch.tensor(0.5, dtype=torch.float64)}, batches, n=1))
+    row = next(
+        steps(model, lambda b: loss(b) | {"cells": 8, "half": torch.tensor(0.5, dtype=torch.float64)}, batches, n=1)
+    )
     assert row["cells"] == 8.0 and row["half"] == 0.5 and all(type(value) is float for value in row.values())
 
 
@@ -124,7 +130,10 @@ def test_a_loss_that_is_not_finite_raises_before_the_weights_are_touched(value):
     run = steps(model, loss, batches, n=5)
     next(run), next(run)
     before = weights(model)
-    with pytest.raises(FloatingPointError, match=r"^the loss is (nan|inf) at step 3; lower lr, set clip, or look for NaN in the minibatch$"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^the loss is (nan|inf) at step 3; lower lr, set clip, or look for NaN in the minibatch$",
+    ):
         next(run)
     assert torch.equal(weights(model), before)
 
@@ -146,7 +155,7 @@ def adversaries():
 
 
 def test_two_networks_are_two_generators_advanced_in_turn():
-    """As in FactorVAE: the first loss runs through the second network, whose gradients must not be disturbed by that."""
+    """As in FactorVAE: the first loss runs through the second network, whose gradients that must not disturb."""
     _, _, batches = regression()
     model, critic, fool, tell = adversaries()
     optimizers = [torch.optim.AdamW(net.parameters(), lr=0.01) for net in (model, critic)]
@@ -172,7 +181,8 @@ def test_a_process_has_one_accelerator_which_keeps_no_finished_training():
     assert gone() is None
 
 
-# --- fit ------------------------------------------------------------------------------------------------------------------
+# --- fit -------------------------------------------------------------------------------------------------------------
+
 
 def test_fit_is_steps_run_to_the_end_as_a_table_with_one_row_per_step():
     model, loss, batches = regression()
@@ -180,7 +190,9 @@ def test_fit_is_steps_run_to_the_end_as_a_table_with_one_row_per_step():
     after = weights(model)
     model, loss, batches = regression()
     table = fit(model, loss, batches, n=7)
-    assert table["loss"].tolist() == expected and table.index.tolist() == list(range(1, 8)) and table.index.name == "step"
+    assert (
+        table["loss"].tolist() == expected and table.index.tolist() == list(range(1, 8)) and table.index.name == "step"
+    )
     assert list(table.columns) == ["loss"] and torch.equal(weights(model), after)
 
 
@@ -220,16 +232,20 @@ def test_validation_meets_the_same_noise_each_time():
     model.register_parameter("idle", idle)
     loss = lambda b: {"loss": noisy(model)(b)["loss"] + idle * 0}
     held_out = train_resume.loader(train_resume.counts(1), size=16)
-    table = fit(model, lambda b: loss({"x": b["x"][:, :3], "y": b["x"][:, 3:4]}), held_out, n=6, validate=held_out, every=2)
+    table = fit(
+        model, lambda b: loss({"x": b["x"][:, :3], "y": b["x"][:, 3:4]}), held_out, n=6, validate=held_out, every=2
+    )
     assert table["val_loss"].nunique() == 1 and table["loss"].nunique() == 6
 
 
 def test_early_stopping_restores_the_best_weights():
     """Training pulls w up to 3 while the held-out cells want 1: the best validation is where w passes 1."""
+
     def start():
         model = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(model.weight)
         return model, lambda b: {"loss": (model.weight - b["goal"]).square().mean()}
+
     training, held_out = [{"goal": torch.full((4, 1), 3.0)}], [{"goal": torch.full((2, 1), 1.0)}]
     given = {"n": 500, "lr": 0.05, "validate": held_out, "every": 2}
 
@@ -252,7 +268,8 @@ def test_patience_without_validation_is_refused():
         fit(model, loss, batches, n=1, patience=3)
 
 
-# --- moving average -------------------------------------------------------------------------------------------------------
+# --- moving average --------------------------------------------------------------------------------------------------
+
 
 def test_a_moving_average_forgets_its_start_geometrically():
     target, online = nn.Linear(3, 2), nn.Linear(3, 2)
@@ -276,9 +293,9 @@ def test_a_moving_average_of_another_network_raises():
         ema_update(nn.Linear(3, 2), nn.Linear(3, 2, bias=False), decay=0.9)
 
 
-# --- checkpoints ----------------------------------------------------------------------------------------------------------
+# --- checkpoints -----------------------------------------------------------------------------------------------------
 
-fresh = multiprocessing.get_context("forkserver")         # every run in a process of its own, from one that only imported
+fresh = multiprocessing.get_context("forkserver")  # every run in a process of its own, from one that only imported
 fresh.set_forkserver_preload(["lab.train", "lab.data"])
 
 
@@ -304,6 +321,7 @@ def uninterrupted(tmp_path_factory):
             assert ended(run(kind, folder, folder / "out.pt")) == 0
             ends[kind] = torch.load(folder / "out.pt", weights_only=True)
         return ends[kind]
+
     return end
 
 
@@ -311,20 +329,28 @@ def assert_same(end, other):
     assert end["weights"].keys() == other["weights"].keys()
     for name, value in end["weights"].items():
         assert torch.equal(value, other["weights"][name]), name
-    assert str(end["rows"]) == str(other["rows"])         # as text: NaN, where nothing was validated, is NaN
+    assert str(end["rows"]) == str(other["rows"])  # as text: NaN, where nothing was validated, is NaN
 
 
 KINDS = ["lab.data.loader", "torch's generator", "own generator", "list"]
-MID_SAVE = ["mid-save: no file yet", "mid-save: weights half written", "mid-save: no state yet", "mid-save: not yet renamed",
-            "mid-save: the old one not yet removed"]
+MID_SAVE = [
+    "mid-save: no file yet",
+    "mid-save: weights half written",
+    "mid-save: no state yet",
+    "mid-save: not yet renamed",
+    "mid-save: the old one not yet removed",
+]
 
 
-@pytest.mark.parametrize("kind, moment", [(kind, "mid-epoch") for kind in KINDS] + [(KINDS[0], moment) for moment in MID_SAVE])
+@pytest.mark.parametrize(
+    "kind, moment", [(kind, "mid-epoch") for kind in KINDS] + [(KINDS[0], moment) for moment in MID_SAVE]
+)
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(kind, moment, tmp_path, uninterrupted):
     assert ended(run(kind, tmp_path / "run", tmp_path / "out.pt", moment)) == -signal.SIGKILL
     whole = sorted(path.name for path in (tmp_path / "run").glob("step-*"))
     assert whole == {"mid-epoch": ["step-000000012"], MID_SAVE[-1]: ["step-000000008", "step-000000012"]}.get(
-        moment, ["step-000000004"])                       # the last good one is kept
+        moment, ["step-000000004"]
+    )  # the last good one is kept
     assert ended(run(kind, tmp_path / "run", tmp_path / "out.pt")) == 0
     assert_same(torch.load(tmp_path / "out.pt", weights_only=True), uninterrupted(kind))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-000000023"]
@@ -332,7 +358,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(kind, moment, tmp_
 
 def test_a_run_killed_again_and_again_at_any_instant_ends_the_same(tmp_path, uninterrupted):
     (tmp_path / "run").mkdir()
-    for milliseconds in (0, 1, 3):                    # after a save has begun or ended: nothing decides where this falls
+    for milliseconds in (0, 1, 3):  # after a save has begun or ended: nothing decides where this falls
         process, seen = run(KINDS[0], tmp_path / "run", tmp_path / "out.pt"), os.listdir(tmp_path / "run")
         while process.is_alive() and os.listdir(tmp_path / "run") == seen:
             time.sleep(0.0005)
@@ -347,7 +373,9 @@ def test_a_finished_run_is_only_read(tmp_path):
     model, loss, batches = regression()
     table = fit(model, loss, batches, n=7, checkpoint=tmp_path)
     other, loss, batches = regression(seed=4)
-    assert fit(other, loss, batches, n=7, checkpoint=tmp_path).equals(table) and torch.equal(weights(other), weights(model))
+    assert fit(other, loss, batches, n=7, checkpoint=tmp_path).equals(table) and torch.equal(
+        weights(other), weights(model)
+    )
 
 
 def test_a_run_that_stopped_early_stays_stopped(tmp_path):
@@ -375,6 +403,7 @@ def test_nothing_is_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sprung"),)
+
     for name in ("state.pt", "random-0.pt"):
         file = tmp_path / "step-000000005" / name
         good = file.read_bytes()
@@ -386,12 +415,15 @@ def test_nothing_is_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"lr": 0.5}, r"written with lr = 0\.001, not 0\.5"),
-    ({"batches": regression()[2][:3]}, "written with minibatches per epoch = 5, not 3"),
-    ({"model": nn.Linear(4, 1)}, "holds the weights of another model"),
-    ({"n": 3}, "is already at step 5"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"lr": 0.5}, r"written with lr = 0\.001, not 0\.5"),
+        ({"batches": regression()[2][:3]}, "written with minibatches per epoch = 5, not 3"),
+        ({"model": nn.Linear(4, 1)}, "holds the weights of another model"),
+        ({"n": 3}, "is already at step 5"),
+    ],
+)
 def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(change, words, tmp_path):
     model, loss, batches = regression()
     given = {"model": model, "loss": loss, "batches": batches, "n": 5, "checkpoint": tmp_path}
@@ -401,11 +433,17 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_sentence(change, words, t
     assert "\n" not in str(error.value)
 
 
-# --- processes and precision ----------------------------------------------------------------------------------------------
+# --- processes and precision -----------------------------------------------------------------------------------------
+
 
 def told(command, folder):
-    out = subprocess.run([sys.executable, *command, str(Path(train_two.__file__)), str(folder)], capture_output=True, text=True,
-                         env=os.environ | ONE_THREAD, timeout=300)
+    out = subprocess.run(
+        [sys.executable, *command, str(Path(train_two.__file__)), str(folder)],
+        capture_output=True,
+        text=True,
+        env=os.environ | ONE_THREAD,
+        timeout=300,
+    )
     assert out.returncode == 0, out.stderr
     return json.loads(out.stdout.split("RESULT")[1])
 
@@ -417,8 +455,12 @@ def one(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    result = told(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], tmp_path_factory.mktemp("two"))
-    assert result["num_processes"] == 2       # on CPU the launchers' word is not enough: accelerate may leave each process alone
+    result = told(
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], tmp_path_factory.mktemp("two")
+    )
+    assert (
+        result["num_processes"] == 2
+    )  # on CPU the launchers' word is not enough: accelerate may leave each process alone
     return result
 
 
@@ -434,7 +476,9 @@ def test_two_processes_report_the_means_of_the_joint_batch(one, two):
 
 def test_without_the_wrapper_two_processes_go_apart(one, two):
     first, second = two["unwrapped"]
-    assert one["unwrapped"][0] == pytest.approx(one["joint"][0], rel=1e-12)       # the same loop, where one process is enough
+    assert one["unwrapped"][0] == pytest.approx(
+        one["joint"][0], rel=1e-12
+    )  # the same loop, where one process is enough
     assert max(abs(a - b) for a, b in zip(first, second)) > 1e-3
     assert max(abs(a - b) for a, b in zip(first, one["joint"][0])) > 1e-3
 
@@ -449,20 +493,25 @@ def test_two_processes_validate_and_resume_as_one(one, two):
 
 
 def test_the_size_of_a_loader_is_the_global_batch(one, two):
-    halves, whole = torch.tensor(two["loader"]), torch.tensor(one["loader"])      # (12, 8, 2) and (6, 16, 2)
+    halves, whole = torch.tensor(two["loader"]), torch.tensor(one["loader"])  # (12, 8, 2) and (6, 16, 2)
     assert torch.equal(torch.cat([halves[:6], halves[6:]], 1), whole)
 
 
 def test_two_processes_refuse_a_list_which_would_give_both_the_same_cells(two):
-    assert two["refused"] == ("2 processes would all read the same cells from a list; pass a DataLoader, which is split among them")
+    assert two["refused"] == (
+        "2 processes would all read the same cells from a list; pass a DataLoader, which is split among them"
+    )
 
 
 def in_bf16(folder):
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"     # what `accelerate launch --mixed_precision bf16` sets
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16"  # what `accelerate launch --mixed_precision bf16` sets
     model, _, batches = regression()
     seen = []
     loss = lambda b: {"loss": (seen.append(y := model(b["x"])) or y.float() - b["y"]).square().mean()}
-    torch.save([list(steps(model, loss, batches, n=3)), [str(y.dtype) for y in seen], str(model.weight.dtype)], folder / "out.pt")
+    torch.save(
+        [list(steps(model, loss, batches, n=3)), [str(y.dtype) for y in seen], str(model.weight.dtype)],
+        folder / "out.pt",
+    )
 
 
 def test_the_same_loop_runs_in_bf16(tmp_path):
@@ -472,7 +521,9 @@ def test_the_same_loop_runs_in_bf16(tmp_path):
     rows, dtypes, kept = torch.load(tmp_path / "out.pt", weights_only=True)
     assert dtypes == 3 * ["torch.bfloat16"] and kept == "torch.float32"
     model, loss, batches = regression()
-    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in islice(steps(model, loss, batches, n=3), 3)], rel=0.05)
+    assert [row["loss"] for row in rows] == pytest.approx(
+        [row["loss"] for row in islice(steps(model, loss, batches, n=3), 3)], rel=0.05
+    )
 
 
 def test_float16_is_refused_because_its_losses_would_need_scaling(monkeypatch):

@@ -1,4 +1,5 @@
 """Processes of their own for test_train.py: a training run that kills itself, with SIGKILL, at a chosen moment."""
+
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,7 @@ from lab import train
 from lab.data import loader
 from lab.train import fit
 
-STEPS, EVERY = 23, 4          # 40 cells by 8: five minibatches an epoch, so that saves fall everywhere in one
+STEPS, EVERY = 23, 4  # 40 cells by 8: five minibatches an epoch, so that saves fall everywhere in one
 
 
 def counts(seed, n=40):
@@ -22,7 +23,7 @@ def counts(seed, n=40):
 
 
 def as_dict(rows):
-    return {"x": torch.stack([x for x, in rows])}
+    return {"x": torch.stack([x for (x,) in rows])}
 
 
 def batches(kind):
@@ -71,8 +72,18 @@ def run(kind, folder, out, moment=None):
         Path.rename = second(Path.rename)
     elif moment == "mid-save: the old one not yet removed":
         train.shutil.rmtree = second(train.shutil.rmtree)
-    table = fit(model, loss, batches(kind), n=STEPS, lr=0.01, clip=1.0, validate=loader(counts(1, n=11), size=4), patience=3,
-                checkpoint=folder, every=EVERY)
+    table = fit(
+        model,
+        loss,
+        batches(kind),
+        n=STEPS,
+        lr=0.01,
+        clip=1.0,
+        validate=loader(counts(1, n=11), size=4),
+        patience=3,
+        checkpoint=folder,
+        every=EVERY,
+    )
     torch.save({"weights": model.state_dict(), "rows": table.to_dict("list")}, out)
 
 
@@ -88,4 +99,5 @@ def second(real, half=False):
                 os.truncate(args[1], os.path.getsize(args[1]) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
+
     return call

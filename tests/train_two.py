@@ -2,6 +2,7 @@
 
 float64 and noise that travels in the minibatch make the two comparable to rounding.
 """
+
 import json
 import sys
 
@@ -25,8 +26,10 @@ class Cells(torch.utils.data.Dataset):
 
     def __init__(self):
         random = torch.Generator().manual_seed(7)
-        self.columns = {"x": torch.randn(CELLS, 3, generator=random, dtype=torch.float64),
-                        "noise": torch.randn(CELLS, 2, generator=random, dtype=torch.float64)}
+        self.columns = {
+            "x": torch.randn(CELLS, 3, generator=random, dtype=torch.float64),
+            "noise": torch.randn(CELLS, 2, generator=random, dtype=torch.float64),
+        }
 
     def __len__(self):
         return CELLS
@@ -36,7 +39,7 @@ class Cells(torch.utils.data.Dataset):
 
 
 class Model(nn.Module):
-    """A small VAE without `forward`, as a loss may call any method; `spare` is a trainable parameter that nothing uses."""
+    """A small VAE without `forward`, as a loss may call any method; `spare` is trainable, and nothing uses it."""
 
     def __init__(self):
         super().__init__()
@@ -57,6 +60,7 @@ def reconstruction(model):
     def loss(b):
         z, x = model.decode(b)
         return {"loss": (x - b["x"]).square().sum(-1).mean() + z.square().sum(-1).mean(), "size": float(len(x))}
+
     return loss
 
 
@@ -88,7 +92,9 @@ def pair(model, critic):
     """Two networks, each with its own loss, advanced in turn: the model's loss runs through the critic and back."""
     fool = lambda b: {"loss": reconstruction(model)(b)["loss"] + critic(model.decode(b)[0]).mean()}
     tell = lambda b: {"loss": (critic(model.decode(b)[0].detach()) - 1).square().mean()}
-    for _ in zip(steps(model, fool, batches(), n=STEPS, lr=0.01), steps(critic, tell, batches(), n=STEPS, lr=0.01), strict=True):
+    for _ in zip(
+        steps(model, fool, batches(), n=STEPS, lr=0.01), steps(critic, tell, batches(), n=STEPS, lr=0.01), strict=True
+    ):
         pass
 
 
@@ -96,7 +102,7 @@ def main(folder):
     accelerator = train._accelerator()
     print("processes", accelerator.num_processes)
     out = {"num_processes": accelerator.num_processes}
-    model = build(seed=accelerator.process_index)              # DistributedDataParallel starts every rank from rank 0's weights
+    model = build(seed=accelerator.process_index)  # DistributedDataParallel starts every rank from rank 0's weights
     out["reported"] = joint(model)
     out["joint"] = accelerator.gather(torch.tensor([weights(model)])).tolist()
 
@@ -120,9 +126,11 @@ def main(folder):
     counts = ad.AnnData(np.zeros((CELLS, 2)), layers={"counts": np.arange(1, 2 * CELLS + 1).reshape(CELLS, 2)})
     seen = []
     probe = nn.Linear(1, 1)
-    for _ in steps(probe, lambda b: seen.append(b["x"]) or {"loss": probe(b["x"][:, :1]).mean()}, loader(counts, size=SIZE), n=6):
+    for _ in steps(
+        probe, lambda b: seen.append(b["x"]) or {"loss": probe(b["x"][:, :1]).mean()}, loader(counts, size=SIZE), n=6
+    ):
         pass
-    out["loader"] = accelerator.gather(torch.stack(seen)).tolist()    # (6 P, SIZE / P, 2)
+    out["loader"] = accelerator.gather(torch.stack(seen)).tolist()  # (6 P, SIZE / P, 2)
 
     if accelerator.num_processes > 1:
         try:
