@@ -1,5 +1,6 @@
 """What the site needs beyond Jupyter Book: pages follow `lab`, no script from another host, downloads that read well."""
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -18,11 +19,18 @@ def changed_pages(app, env, added, changed, removed):
     return [page for page, key in keys.items() if key != known.get(page) and page in env.found_docs - added]
 
 
+def restore_numbers(app, env):
+    """Sphinx rewrites the pages whose numbers differ from its last ones: give it its own to compare with."""
+    env.toc_fignumbers = getattr(env, "sphinx_fignumbers", {})
+    return []
+
+
 def number_by_chapter(app, env):
     """Figure 1.2 is the second of chapter 1 (Sphinx would count through the book): chapter numbers are the map's."""
+    env.sphinx_fignumbers = copy.deepcopy(env.toc_fignumbers)
     for page, kinds in env.toc_fignumbers.items():
         chapter = re.match(r"(\d\d)-", Path(page).name)
-        for kind, numbers in kinds.items():
+        for numbers in kinds.values():
             for i, anchor in enumerate(sorted(numbers, key=numbers.get), start=1):
                 numbers[anchor] = (int(chapter[1]), i) if chapter else (i,)
     return []
@@ -47,6 +55,7 @@ def offer_reader_notebook(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("env-get-outdated", changed_pages)
+    app.connect("env-get-updated", restore_numbers, priority=100)
     app.connect("env-get-updated", number_by_chapter, priority=900)   # after Sphinx has numbered them
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", offer_reader_notebook, priority=901)
