@@ -39,17 +39,16 @@ def color(label: str) -> str:
     return CYCLE[int(hashlib.sha256(str(label).encode()).hexdigest(), 16) % len(CYCLE)]
 
 
-def scatter(xy, labels, *, ax=None, size: float = 6, named: bool = True):
-    """Points (N, 2) coloured by label (N,), each label written at its group's median. Returns the axes."""
+def scatter(xy, labels, *, ax=None, size: float = 6, legend: bool = True):
+    """Points (N, 2) coloured by label (N,), with a legend at the right. Returns the axes."""
     xy, labels = np.asarray(xy), np.asarray(labels).astype(str)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(labels):
         raise ValueError(f"scatter draws points (N, 2) with N labels; got {xy.shape} and {len(labels)} labels")
-    ax = ax or plt.subplots(figsize=(5.2, 4.2))[1]
-    for label in sorted(set(labels)):
-        at = labels == label
-        ax.scatter(*xy[at].T, s=size, color=color(label), lw=0, alpha=0.8, label=label)
-        if named:
-            ax.annotate(label, np.median(xy[at], 0), color=color(label), fontsize=7, weight="bold", ha="center")
+    ax = ax or plt.subplots(figsize=(6.4, 4))[1]
+    for label in sorted(set(labels), key=str.lower):
+        ax.scatter(*xy[labels == label].T, s=size, color=color(label), lw=0, alpha=0.8, label=label)
+    if legend:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
     return ax
 
 
