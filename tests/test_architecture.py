@@ -6,10 +6,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOUNDATIONS = ["path", "dist", "nets", "data", "train", "sample", "metrics", "plot"]       # each imports only those before it
+FOUNDATIONS = [
+    "path",
+    "dist",
+    "nets",
+    "data",
+    "train",
+    "sample",
+    "metrics",
+    "plot",
+]  # each imports only those before it
 MODELS = ["vae", "disentangle", "score", "diffusion", "flow", "ebm", "jepa", "world", "ssm"]
 APPLICATIONS = ["expression", "perturb", "embed", "synth", "imaging", "transcriptome"]
-EDGES = ["__init__", "__main__", "run", "assign", "checks"]       # may import anything; `run` does what `python -m lab train` asks
+EDGES = [
+    "__init__",
+    "__main__",
+    "run",
+    "assign",
+    "checks",
+]  # may import anything; `run` does what `python -m lab train` asks
 FILES = sorted((ROOT / "lab").rglob("*.py"))
 
 
@@ -41,8 +56,11 @@ def lab_imports(source, file):
 
 
 def against_the_direction(source, file):
-    return [f"{file.name}:{line} imports lab.{name}" for line, name in lab_imports(source, file)
-            if name in FOUNDATIONS + MODELS + APPLICATIONS + EDGES and name not in allowed(module_of(file))]
+    return [
+        f"{file.name}:{line} imports lab.{name}"
+        for line, name in lab_imports(source, file)
+        if name in FOUNDATIONS + MODELS + APPLICATIONS + EDGES and name not in allowed(module_of(file))
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
@@ -50,7 +68,9 @@ def test_a_module_imports_only_what_stands_before_it(file):
     assert not against_the_direction(file.read_text(), file)
 
 
-@pytest.mark.parametrize("source", ["from lab import vae", "import lab.train", "from .train import steps", "def f():\n    from . import vae"])
+@pytest.mark.parametrize(
+    "source", ["from lab import vae", "import lab.train", "from .train import steps", "def f():\n    from . import vae"]
+)
 def test_an_import_against_the_direction_is_seen(source):
     assert against_the_direction(source, ROOT / "lab/dist.py")
 
@@ -68,10 +88,19 @@ def test_every_module_has_its_place():
     assert {module_of(f) for f in FILES} <= set(FOUNDATIONS + MODELS + APPLICATIONS + EDGES)
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if module_of(f) not in EDGES], ids=lambda f: str(f.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if module_of(f) not in EDGES], ids=lambda f: str(f.relative_to(ROOT))
+)
 def test_the_library_sets_no_global_random_state(file):
-    """A seed is the notebook's to set; the library may set one only inside `fork_rng`, which puts the old state back."""
+    """A seed is the notebook's to set; the library may set one only inside `fork_rng`, which restores the old state."""
     tree = ast.parse(file.read_text())
-    forked = {n for w in ast.walk(tree) if isinstance(w, ast.With) and "fork_rng" in ast.unparse(w.items[0]) for n in ast.walk(w)}
+    forked = {
+        n
+        for w in ast.walk(tree)
+        if isinstance(w, ast.With) and "fork_rng" in ast.unparse(w.items[0])
+        for n in ast.walk(w)
+    }
     seeds = {"torch.manual_seed", "np.random.seed", "random.seed", "numpy.random.seed"}
-    assert [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in seeds and n not in forked] == []
+    assert [
+        n.lineno for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) in seeds and n not in forked
+    ] == []

@@ -16,8 +16,12 @@ import reader  # noqa: E402
 from myst import walk  # noqa: E402
 
 CHAPTERS = [p for p in execute.notebook_pages() if re.match(r"\d\d-", p.name)]
-SECTIONS = {"how it fails": r"fail|goes wrong|break", "baselines and limits": r"baseline|limit|does not show", "exercises": r"exercise",
-            "recap": r"recap|takeaway"}
+SECTIONS = {
+    "how it fails": r"fail|goes wrong|break",
+    "baselines and limits": r"baseline|limit|does not show",
+    "exercises": r"exercise",
+    "recap": r"recap|takeaway",
+}
 CLAIM = re.compile(r"\bassert\b|assert_close\(|assert_allclose\(|assert_array_equal\(")
 
 each_chapter = pytest.mark.parametrize("page", CHAPTERS, ids=lambda p: p.stem)
@@ -60,10 +64,14 @@ def test_the_first_screen_says_what_why_how_long_and_who_may_skip(page):
     assert "first-screen" in first.options["class"]
     objectives = first.body.split("**Prerequisites")[0]
     assert 3 <= len(re.findall(r"^- ", objectives, re.M)) <= 5, "three to five objectives"
-    assert "**You will be able to**" in objectives and "**Prerequisites" in first.body and "**Skip this if**" in first.body
+    assert (
+        "**You will be able to**" in objectives and "**Prerequisites" in first.body and "**Skip this if**" in first.body
+    )
     assert re.search(r"\*\*Minutes to read:\*\* \d+\. \*\*Seconds to run:\*\* \d+\.", first.body)
     question = prose(page).split("\n\n")[1]
-    assert question.rstrip(":").count("?") == 1 and len(question.split()) < 60, "the page opens with its question, in one sentence"
+    assert question.rstrip(":").count("?") == 1 and len(question.split()) < 60, (
+        "the page opens with its question, in one sentence"
+    )
 
 
 @each_chapter
@@ -80,7 +88,9 @@ def test_the_sections_that_every_chapter_has_are_there(page):
     assert not missing
     assert "Predict" in prose(page)
     assert re.search(r"when not|not when|do not use", prose(page), re.I), "use this when …, not when …"
-    assert re.search(r"h5ad", "\n".join(c.source for c in cells(page, "code"))), "one cell runs the model on the reader's own file"
+    assert re.search(r"h5ad", "\n".join(c.source for c in cells(page, "code"))), (
+        "one cell runs the model on the reader's own file"
+    )
     assert re.search(r"lecture", prose(page), re.I), "the teach box"
     assert re.search(r"further reading", prose(page), re.I)
 
@@ -99,7 +109,9 @@ def test_code_fits_the_page(page):
 def test_a_chapter_asserts_what_it_claims(page):
     code = [c.source for c in cells(page, "code")]
     assert sum(len(CLAIM.findall(source)) for source in code) >= 10
-    assert any("assert_close(" in source for source in code), "the chapter's own version and the package's are the same number"
+    assert any("assert_close(" in source for source in code), (
+        "the chapter's own version and the package's are the same number"
+    )
 
 
 @each_chapter
@@ -107,7 +119,7 @@ def test_every_figure_has_a_caption_and_says_in_words_what_to_see(page):
     assert figures(page)
     for cell in figures(page):
         mystnb, end = cell.metadata.get("mystnb", {}), cell.source[-60:]
-        if "plot.animate(" in cell.source:                             # the alt text is its argument, the prose its caption
+        if "plot.animate(" in cell.source:  # the alt text is its argument, the prose its caption
             continue
         assert len(mystnb.get("figure", {}).get("caption", "").split()) >= 5, f"no caption: {end}"
         assert len(mystnb.get("image", {}).get("alt", "").split()) >= 6, f"no alt text: {end}"
@@ -120,7 +132,9 @@ def test_exercises_check_themselves_and_their_solutions_run(page):
     assert 3 <= len(exercises) <= 6
     for exercise in exercises:
         assert exercise.title and exercise.label in solutions, f"{exercise.label} has no solution"
-        assert any(CLAIM.search(code) for code in solutions[exercise.label]), f"the solution of {exercise.label} checks no number"
+        assert any(CLAIM.search(code) for code in solutions[exercise.label]), (
+            f"the solution of {exercise.label} checks no number"
+        )
     for block in all_blocks(page):
         if block.name == "solution-start":
             assert block.dropdown, "solutions are folded"
@@ -142,7 +156,9 @@ def test_the_quiz_has_three_to_five_questions_with_explained_answers(page):
     assert all(len(a.body.split()) >= 10 for a in answers), "an answer says why"
     earlier = CHAPTERS[: CHAPTERS.index(page)]
     linked = [a for a in answers if any(p.name in a.body or p.stem in a.body for p in earlier)]
-    assert len(linked) >= min(2, 2 * len(earlier)), "two questions are on earlier chapters, and their answers link there"
+    assert len(linked) >= min(2, 2 * len(earlier)), (
+        "two questions are on earlier chapters, and their answers link there"
+    )
 
 
 @each_chapter

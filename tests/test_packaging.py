@@ -1,4 +1,4 @@
-"""What is installed, published and promised outside the pages: lock, ranges, repository address, licence, workflows, contents."""
+"""What is installed and promised outside the pages: lock, ranges, repository address, licence, workflows, contents."""
 
 import ast
 import os
@@ -27,7 +27,9 @@ PLACEHOLDER_FILES = ["README.md", "CITATION.cff"]
 
 def test_the_lock_names_exact_public_versions():
     for requirement in LOCK:
-        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), f"{requirement}: one version, without a local part such as +cpu"
+        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), (
+            f"{requirement}: one version, without a local part such as +cpu"
+        )
         assert not requirement.url
     assert not re.search(r"^\s*-|://|file:", LOCK_FILE.read_text(), re.M), "no option, index or path in the lock"
 
@@ -42,7 +44,7 @@ def test_the_lock_satisfies_what_the_package_and_its_extras_ask(group):
 
 
 def test_the_lock_serves_every_python_that_the_package_promises():
-    """Distributions ship 3.11.2 (Debian 12) as well as the newest: a pin that asks for a later patch release shuts readers out."""
+    """Debian 12 ships 3.11.2: a pin that asks for a later patch release shuts such readers out."""
     lowest = PROJECT["requires-python"].removeprefix(">=") + ".0"
     asks = {r.name: metadata(r.name).get("Requires-Python") for r in LOCK}
     assert {name: a for name, a in asks.items() if a and lowest not in SpecifierSet(a)} == {}
@@ -50,18 +52,31 @@ def test_the_lock_serves_every_python_that_the_package_promises():
 
 def test_this_environment_is_the_lock():
     """So what was built and tested is what Binder and a fresh clone get; torch may carry a local part (+cpu)."""
-    differing = {r.name: version(r.name) for r in LOCK if version(r.name).split("+")[0] != str(r.specifier).removeprefix("==")}
+    differing = {
+        r.name: version(r.name) for r in LOCK if version(r.name).split("+")[0] != str(r.specifier).removeprefix("==")
+    }
     assert not differing
     check = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
     assert check.returncode == 0, check.stdout
 
 
 def test_every_locked_version_is_on_the_public_index():
-    """Without any pip configuration. Torch's default build is gigabytes, and whatever depends on it would bring it in: so torch is left
-    out and dependencies are not followed. That the versions fit one another is what `pip check` above says."""
+    """Without any pip configuration. Torch's default build is gigabytes, and whatever depends on it would bring it in:
+    so torch is left out and dependencies are not followed; that the versions fit one another, `pip check` says."""
     rest = "\n".join(str(r) for r in LOCK if r.name != "torch")
     env = {k: v for k, v in os.environ.items() if not k.upper().startswith("PIP_")} | {"PIP_CONFIG_FILE": os.devnull}
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet", "-r", "/dev/stdin"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--no-deps",
+        "--ignore-installed",
+        "--quiet",
+        "-r",
+        "/dev/stdin",
+    ]
     result = subprocess.run(command, input=rest, env=env, capture_output=True, text=True)
     if "NewConnectionError" in result.stderr and not os.environ.get("CI"):
         pytest.skip("no package index can be reached")
@@ -71,17 +86,31 @@ def test_every_locked_version_is_on_the_public_index():
 def test_the_package_imports_only_what_it_declares():
     allowed = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]} | {"lab", "tqdm"}
     alias = {"sklearn": "scikit-learn"}
-    optional = {canonicalize_name(Requirement(d).name) for e in ("embed", "cuda", "chem") for d in PROJECT["optional-dependencies"][e]}
+    optional = {
+        canonicalize_name(Requirement(d).name)
+        for e in ("embed", "cuda", "chem")
+        for d in PROJECT["optional-dependencies"][e]
+    }
     for file in (ROOT / "lab").rglob("*.py"):
         for node in ast.walk(tree := ast.parse(file.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else []
+            )
             for name in {n.split(".")[0] for n in names} - sys.stdlib_module_names:
                 declared = canonicalize_name(alias.get(name, name))
                 lazily = node not in tree.body
-                assert declared in allowed or lazily and declared in optional | {"ipython"}, f"{file.name} imports {name}"
+                assert declared in allowed or lazily and declared in optional | {"ipython"}, (
+                    f"{file.name} imports {name}"
+                )
 
 
-@pytest.mark.parametrize("entry", ["torch", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "anndata", "scanpy"])
+@pytest.mark.parametrize(
+    "entry", ["torch", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "anndata", "scanpy"]
+)
 def test_what_colab_has_is_asked_for_in_a_range(entry):
     """A pin would make pip replace the torch or numpy of a running Colab."""
     requirement = next(Requirement(d) for d in PROJECT["dependencies"] if Requirement(d).name == entry)
@@ -93,14 +122,21 @@ def test_the_repository_address_stands_once_and_the_others_agree():
     assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url)
     for name in PLACEHOLDER_FILES:
         assert url in (ROOT / name).read_text(), f"{name} does not name {url}"
-    for file in subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout.split():
+    for file in subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split():
         if Path(file).suffix in {".md", ".ipynb", ".yml", ".toml", ".cff", ".py"} and (ROOT / file).exists():
             for other in re.findall(r"https://github\.com/[\w.-]+/generating-cells", (ROOT / file).read_text()):
                 assert other == url, f"{file} names {other}"
 
 
 def test_nothing_says_to_install_the_other_project_called_lab():
-    for file in [ROOT / "README.md", *(ROOT / "book").rglob("*.md"), *(ROOT / "book").rglob("*.ipynb"), *(ROOT / "lab").rglob("*.py")]:
+    for file in [
+        ROOT / "README.md",
+        *(ROOT / "book").rglob("*.md"),
+        *(ROOT / "book").rglob("*.ipynb"),
+        *(ROOT / "lab").rglob("*.py"),
+    ]:
         assert not re.search(r"pip install (-\S+ )*lab\b", file.read_text()), file
 
 
@@ -121,12 +157,28 @@ def test_the_licences_are_said_once_and_alike():
 def test_every_page_of_the_book_is_in_its_table_of_contents():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = {toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])}
-    pages = {p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.md") if ".ipynb_checkpoints" not in p.parts}
+    pages = {
+        p.relative_to(ROOT).with_suffix("").as_posix()
+        for p in (ROOT / "book").rglob("*.md")
+        if ".ipynb_checkpoints" not in p.parts
+    }
     assert pages == listed
 
 
 def test_the_top_level_holds_nothing_else():
-    top = {"README.md", "Makefile", "pyproject.toml", "_config.yml", "_toc.yml", "references.bib", "book", "lab", "tests", "LICENSE", "CITATION.cff"}
+    top = {
+        "README.md",
+        "Makefile",
+        "pyproject.toml",
+        "_config.yml",
+        "_toc.yml",
+        "references.bib",
+        "book",
+        "lab",
+        "tests",
+        "LICENSE",
+        "CITATION.cff",
+    }
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
     assert {t.split("/")[0] for t in tracked if t and not t.startswith(".")} <= top
 
@@ -145,7 +197,7 @@ def test_a_workflow_pins_its_actions_and_asks_for_no_more_than_it_needs(file):
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
-@pytest.mark.parametrize("script", [".ci/run", ".binder/postBuild"])
+@pytest.mark.parametrize("script", [".ci/run", ".ci/colab", ".binder/postBuild"])
 def test_a_script_stops_at_the_first_failure(script):
     assert "set -eo pipefail" in (ROOT / script).read_text()
     assert os.access(ROOT / script, os.X_OK)

@@ -1,6 +1,6 @@
-"""The built site as a reader meets it: every page in Chromium with the network cut, on a desk and on a phone, in both themes.
+"""The built site as a reader meets it: every page in Chromium, the network cut, on desk and phone, in both themes.
 
-`make test` builds the site first. Without Chromium these tests are skipped on a reader's machine and fail where CI is set.
+`make test` builds the site first. Without Chromium they are skipped on a reader's machine and fail where CI is set.
 """
 
 import functools
@@ -25,69 +25,23 @@ import execute  # noqa: E402
 import reader  # noqa: E402
 
 PAGES = [p.with_suffix(".html").as_posix() for p in execute.pages()]
+GENERATED = ["genindex.html", "_modules/lab/path.html"]  # and what Sphinx adds: an index, the sources
 NOTEBOOKS = [p.with_suffix(".html").as_posix() for p in execute.notebook_pages()]
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
-# Everything below runs inside the page and returns a list of complaints.
-MATH = r"""async () => {
-  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
-  const bad = [...document.querySelectorAll('article .math')].filter(m => !m.querySelector('mjx-container')).map(m => 'not rendered: ' + m.textContent.slice(0, 60));
-  document.querySelectorAll('article mjx-merror, article [data-mjx-error]').forEach(m => bad.push('MathJax error: ' + m.textContent.slice(0, 80)));
-  const words = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
-  while (words.nextNode()) {
-    const n = words.currentNode;
-    if (!n.parentElement.closest('pre, code, script, style, mjx-container') && /\$\$|\\begin\{|\\\(|\\\[/.test(n.data)) bad.push('raw TeX: ' + n.data.trim().slice(0, 60));
-  }
-  return bad;
-}"""
-PICTURES = r"""() => {
-  const bad = [];
-  document.querySelectorAll('article img').forEach(i => {
-    const alt = (i.getAttribute('alt') || '').trim();
-    if (alt.length < 12 || /_build|\.(png|svg|jpe?g)$/.test(alt)) bad.push('no real alt text: ' + i.src);
-    if (!i.complete || !i.naturalWidth) bad.push('not loaded: ' + i.src);
-    if (!/, 0\)$|transparent/.test(getComputedStyle(i).backgroundColor)) bad.push('painted background: ' + i.src);
-  });
-  document.querySelectorAll('article svg').forEach(s => {
-    if (s.closest('[aria-hidden=true]') || s.closest('button, a, summary, mjx-container, .sd-summary-icon')) return;
-    if (!/^(img|group)$/.test(s.getAttribute('role'))) bad.push('svg without a role');
-    else if (!(s.getAttribute('aria-label') || s.getAttribute('aria-labelledby') || s.querySelector('title'))) bad.push('svg without a title');
-  });
-  return bad;
-}"""
-OVERFLOW = r"""() => {
-  const wide = document.documentElement.clientWidth, bad = [];
-  if (document.documentElement.scrollWidth > wide) bad.push(`the page is ${document.documentElement.scrollWidth} wide`);
-  const scrolls = e => { for (let p = e; p && p.tagName !== 'BODY'; p = p.parentElement) if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true; return false; };
-  document.querySelectorAll('article :is(p, li, h1, h2, h3, h4, pre, table, img, figure, dt, mjx-container, svg, .admonition)').forEach(e => {
-    const r = e.getBoundingClientRect();
-    if (r.width && r.right > wide + 1 && !scrolls(e)) bad.push(`${e.tagName} reaches ${Math.round(r.right)}: ${e.textContent.slice(0, 50)}`);
-  });
-  return bad;
-}"""
-CONTRAST = r"""() => {
-  const ctx = Object.assign(document.createElement('canvas'), {width: 1, height: 1}).getContext('2d', {willReadFrequently: true}), seen = {};
-  const rgba = c => seen[c] ??= (ctx.clearRect(0, 0, 1, 1), ctx.fillStyle = c, ctx.fillRect(0, 0, 1, 1), [...ctx.getImageData(0, 0, 1, 1).data].map(v => v / 255));
-  const over = (top, below) => below.map((b, i) => top[i] * top[3] + b * (1 - top[3]));
-  const behind = e => { if (!e) return [1, 1, 1]; const c = rgba(getComputedStyle(e).backgroundColor); return c[3] > 0.999 ? c.slice(0, 3) : over(c, behind(e.parentElement)); };
-  const light = c => { const [r, g, b] = c.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const bad = new Set(), walker = document.createTreeWalker(document.querySelector('.bd-container'), NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const e = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || e.closest('script, style, svg, mjx-assistive-mml, .headerlink, .copybtn, .onlyprint') || !e.checkVisibility()) continue;
-    const s = getComputedStyle(e), back = behind(e), c = rgba(s.color);
-    let opacity = c[3];
-    for (let p = e; p; p = p.parentElement) opacity *= +getComputedStyle(p).opacity;
-    const a = light(over([...c.slice(0, 3), opacity], back)), b = light(back), ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    const large = parseFloat(s.fontSize) >= 24 || (parseFloat(s.fontSize) >= 18.66 && +s.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) bad.add(`${ratio.toFixed(2)} ${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 40)}`);
-  }
-  return [...bad];
-}"""
-UNFOLD = """() => {
-  document.querySelectorAll('details').forEach(d => d.open = true);
-  document.querySelectorAll('.toggle-hidden').forEach(d => d.classList.remove('toggle-hidden'));
-}"""
+CHECKS = (ROOT / "tests/page_checks.js").read_text()
+
+
+def check(page, name):
+    """What one of tests/page_checks.js complains about."""
+    return page.evaluate(f"{CHECKS}.{name}()")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -111,6 +65,7 @@ def browser():
     if not path:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("Chromium is not installed")
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield chromium
@@ -129,7 +84,9 @@ def visit(browser, address):
         route.abort()
 
     def open_page(path, width=1280, theme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce")
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+        )
         contexts.append(context)
         page = context.new_page()
         page.route("**/*", local)
@@ -145,17 +102,19 @@ def visit(browser, address):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGES + GENERATED)
 def test_a_page_is_whole_and_legible_in_both_themes(visit, path, width):
     page, complaints = visit(path, width)
-    complaints += page.evaluate(MATH)
-    page.evaluate(UNFOLD)
-    complaints += page.evaluate(PICTURES)
-    complaints += page.evaluate(OVERFLOW)
+    complaints += check(page, "math")
+    check(page, "unfold")
+    complaints += check(page, "pictures")
+    complaints += check(page, "overflow")
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
-        complaints += [f"{theme}: {c}" for c in page.evaluate(CONTRAST)] + [f"{theme}: {c}" for c in page.evaluate(PICTURES)]
+        complaints += [f"{theme}: {c}" for c in check(page, "contrast")] + [
+            f"{theme}: {c}" for c in check(page, "pictures")
+        ]
     assert not complaints
 
 
@@ -171,7 +130,10 @@ def test_search_finds_a_word_of_the_page(visit, path):
 
 def test_one_search_box_is_shown(visit):
     page, _ = visit(PAGES[0])
-    assert page.evaluate("[...document.querySelectorAll('.search-button-field')].filter(e => e.checkVisibility()).length") == 1
+    assert (
+        page.evaluate("[...document.querySelectorAll('.search-button-field')].filter(e => e.checkVisibility()).length")
+        == 1
+    )
 
 
 def test_a_page_opened_as_a_file_is_readable(browser):
@@ -179,7 +141,7 @@ def test_a_page_opened_as_a_file_is_readable(browser):
     asked = []
     page.on("request", lambda r: asked.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
     page.goto((SITE / PAGES[-1]).as_uri())
-    assert page.inner_text("h1") and not page.evaluate(MATH) and not asked
+    assert page.inner_text("h1") and not check(page, "math") and not asked
     page.close()
 
 
@@ -209,7 +171,9 @@ def test_the_launch_buttons_open_a_notebook_that_exists(path):
     repository = reader.config()["repository"]
     where = repository["url"].removeprefix("https://github.com/")
     colab = [u.split(f"/{where}/blob/{repository['branch']}/")[1] for u in links if "colab.research.google.com" in u]
-    binder = [u.split("lab/tree/")[1] for u in links if "mybinder.org" in u and f"/gh/{where}/{repository['branch']}" in u]
+    binder = [
+        u.split("lab/tree/")[1] for u in links if "mybinder.org" in u and f"/gh/{where}/{repository['branch']}" in u
+    ]
     assert colab == binder == [path.replace(".html", ".ipynb")]
     assert (ROOT / colab[0]).exists()
 
@@ -229,6 +193,9 @@ def test_site_and_notebook_number_figures_and_exercises_alike(path):
 
 @pytest.mark.parametrize("path", PAGES)
 def test_pictures_are_light(path):
-    heavy = [i["src"] for i in parsed(SITE / path).select("article img[src]") if not i["src"].startswith("data:")
-             and ((SITE / path).parent / unquote(i["src"])).stat().st_size > 200_000]
+    heavy = [
+        i["src"]
+        for i in parsed(SITE / path).select("article img[src]")
+        if not i["src"].startswith("data:") and ((SITE / path).parent / unquote(i["src"])).stat().st_size > 200_000
+    ]
     assert not heavy

@@ -1,4 +1,4 @@
-"""What the site needs beyond Jupyter Book: pages follow `lab`, no script from another host, downloads that read well."""
+"""What the site needs beyond Jupyter Book: pages follow `lab`, no script comes from elsewhere, downloads read well."""
 
 import copy
 import re
@@ -10,9 +10,11 @@ import lab_reference
 
 
 def changed_pages(app, env, added, changed, removed):
-    """Sphinx looks at a page's own date; its outputs also follow `lab` and the lock, its buttons the notebook beside it."""
+    """Sphinx looks at a page's own date; outputs follow `lab` and the lock, buttons the notebook beside the page."""
+
     def beside(page):
         return {execute.ROOT / page.with_suffix(".ipynb")} & set(execute.ROOT.glob("book/**/*.ipynb"))
+
     keys = {str(p.with_suffix("")): execute.key(p) + execute.digest(beside(p)) for p in execute.notebook_pages()}
     keys[lab_reference.PAGE] = execute.digest(execute.files_of("*"))
     known, env.output_keys = getattr(env, "output_keys", {}), keys
@@ -38,9 +40,11 @@ def number_by_chapter(app, env):
 
 def drop_thebe(app, pagename, templatename, context, doctree):
     """The theme adds thebe (live cells, loaded from a CDN) whatever the configuration says."""
+
     def wanted(script):
         body = getattr(script, "attributes", {}).get("body") or ""
         return "thebe" not in f"{getattr(script, 'filename', script)}{body}"
+
     context["script_files"] = [s for s in context.get("script_files", []) if wanted(s)]
     context["css_files"] = [s for s in context.get("css_files", []) if wanted(s)]
 
@@ -56,7 +60,7 @@ def offer_reader_notebook(app, pagename, templatename, context, doctree):
 def setup(app):
     app.connect("env-get-outdated", changed_pages)
     app.connect("env-get-updated", restore_numbers, priority=100)
-    app.connect("env-get-updated", number_by_chapter, priority=900)   # after Sphinx has numbered them
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered them
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", offer_reader_notebook, priority=901)
     return {"parallel_read_safe": True, "version": "1"}

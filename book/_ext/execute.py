@@ -21,7 +21,7 @@ from jupyter_cache.executors.utils import single_nb_execution
 from jupyter_cache.readers import get_reader
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 300                                            # seconds a cell may take
+TIMEOUT = 300  # seconds a cell may take
 
 
 def pages():
@@ -42,7 +42,7 @@ def read(page):
 
 
 def lab_modules(source):
-    """Names of the `lab` modules that Python source imports; {"*"} where it takes the package whole or runs its command."""
+    """The `lab` modules that Python source imports; {"*"} where it takes the package whole or runs its command."""
     if re.search(r"-m lab\b|[\"']-m[\"'], [\"']lab[\"']|^\s*import lab\b(?!\.)", source, re.M):
         return {"*"}
     names = set()
@@ -50,7 +50,9 @@ def lab_modules(source):
         if isinstance(node, ast.Import):
             names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("lab.")}
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "lab"):
-            inside = [] if node.level and not node.module else (node.module or "").removeprefix("lab").strip(".").split(".")
+            inside = (
+                [] if node.level and not node.module else (node.module or "").removeprefix("lab").strip(".").split(".")
+            )
             names |= {inside[0]} if inside and inside[0] else {a.name for a in node.names}
     return names
 
@@ -71,7 +73,9 @@ def files_of(module):
 def key(page):
     """Digest of what the page's outputs depend on beside its cells: the `lab` modules it reaches, and the lock."""
     source = "\n".join(c.source for c in read(page).cells if c.cell_type == "code")
-    return digest({ROOT / "lab/__init__.py", ROOT / ".binder/requirements.txt"}.union(*map(files_of, lab_modules(source))))
+    return digest(
+        {ROOT / "lab/__init__.py", ROOT / ".binder/requirements.txt"}.union(*map(files_of, lab_modules(source)))
+    )
 
 
 def digest(files):
@@ -83,9 +87,11 @@ def digest(files):
 
 
 def run(page):
-    """Execute one page in its own folder: (page, executed notebook, seconds with the kernel's start, peak GB, error)."""
+    """Execute one page in its own folder: page, executed notebook, seconds with the kernel's start, peak GB, error."""
     nb, start = read(page), time.monotonic()
-    result = single_nb_execution(nb, str((ROOT / page).parent), TIMEOUT, allow_errors=False, extra_arguments=["--log-level=ERROR"])
+    result = single_nb_execution(
+        nb, str((ROOT / page).parent), TIMEOUT, allow_errors=False, extra_arguments=["--log-level=ERROR"]
+    )
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
     return page, nb, time.monotonic() - start, peak, result.exc_string
 
@@ -117,7 +123,9 @@ def main():
             print(f"{page}: {error or f'{seconds:.0f} s, {peak:.1f} GB at its peak'}", flush=True)
             if not error:
                 data = {"execution_seconds": round(seconds, 1), "peak_gb": round(peak, 2), "key": key(page)}
-                cache.cache_notebook_bundle(CacheBundleIn(nb, str(ROOT / page), data=data), check_validity=False, overwrite=True)
+                cache.cache_notebook_bundle(
+                    CacheBundleIn(nb, str(ROOT / page), data=data), check_validity=False, overwrite=True
+                )
     return failed
 
 

@@ -1,6 +1,7 @@
 """`{lab-reference}`: the package's reference page, every module of `lab` with its docstrings, by Sphinx's autodoc.
 
-Docstrings are written for the terminal, so their text is shown as it stands: paragraphs, code in backticks, indented lines verbatim.
+Docstrings are written for the terminal, so their text is shown as it stands: paragraphs, code in backticks, indented
+lines verbatim.
 """
 
 import ast
@@ -13,15 +14,39 @@ from docutils.parsers.rst import Parser
 from docutils.utils import new_document
 from sphinx.util.docutils import SphinxDirective
 
-ORDER = ["path", "dist", "nets", "data", "train", "sample", "metrics", "plot",                           # foundations
-         "vae", "disentangle", "score", "diffusion", "flow", "ebm", "jepa", "world", "ssm",             # models
-         "expression", "perturb", "embed", "synth", "imaging", "transcriptome"]                         # applications
+ORDER = [
+    "path",
+    "dist",
+    "nets",
+    "data",
+    "train",
+    "sample",
+    "metrics",
+    "plot",  # foundations
+    "vae",
+    "disentangle",
+    "score",
+    "diffusion",
+    "flow",
+    "ebm",
+    "jepa",
+    "world",
+    "ssm",  # models
+    "expression",
+    "perturb",
+    "embed",
+    "synth",
+    "imaging",
+    "transcriptome",
+]  # applications
 PAGE = "book/appendix/reference"
 
 
 def modules():
     """Names of the package's modules, in the order in which they may import one another; edges last."""
-    found = {p.stem for p in (execute.ROOT / "lab").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    found = {p.stem for p in (execute.ROOT / "lab").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {
+        "__init__"
+    }
     return sorted(found, key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m))
 
 
@@ -31,13 +56,15 @@ def reference():
         full = f"lab.{name}"
         title = "The command line: python -m lab" if name == "__main__" else full
         yield f"{title}\n{'-' * len(title)}\n"
-        if name == "__main__":                                         # importing it is running it: its docstring is the manual
+        if name == "__main__":  # importing it is running it: its docstring is the manual
             yield from rst(ast.get_docstring(ast.parse((execute.ROOT / "lab/__main__.py").read_text())).splitlines())
             yield ""
             continue
         module = importlib.import_module(full)
         parts = [m for m in getattr(module, "__all__", []) if isinstance(getattr(module, m), types.ModuleType)]
-        yield f".. automodule:: {full}\n   :members:\n" + ("   :imported-members:\n" if hasattr(module, "__path__") else "")
+        yield f".. automodule:: {full}\n   :members:\n" + (
+            "   :imported-members:\n" if hasattr(module, "__path__") else ""
+        )
         yield from (f".. automodule:: {full}.{part}\n   :members:\n" for part in parts)
 
 
@@ -54,7 +81,7 @@ class LabReference(SphinxDirective):
 
 
 def rst(lines):
-    """A docstring as reStructuredText that cannot be misread: markup characters escaped, indented lines as they stand."""
+    """A docstring as reStructuredText that cannot be misread: markup escaped, indented lines as they stand."""
     for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
         head, *rest = paragraph.split("\n")
         if paragraph.startswith(" ") or any(line.startswith(("  ", "- ", "* ")) for line in rest):
@@ -68,7 +95,9 @@ def escaped(line):
     """`code` becomes a literal, all else that could be markup is escaped; leading spaces are kept."""
     indent = len(line) - len(line.lstrip())
     parts = re.split(r"(`+[^`]+`+)", line.strip())
-    return "\u00a0" * indent + "".join(f"``{p.strip('`')}``" if i % 2 else re.sub(r"([\\*_|<>`:])", r"\\\1", p) for i, p in enumerate(parts))
+    return "\u00a0" * indent + "".join(
+        f"``{p.strip('`')}``" if i % 2 else re.sub(r"([\\*_|<>`:])", r"\\\1", p) for i, p in enumerate(parts)
+    )
 
 
 def plain_docstring(app, what, name, obj, options, lines):

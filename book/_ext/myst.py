@@ -1,4 +1,4 @@
-"""The subset of MyST that the book is written in, as blocks: what the reader notebooks and the chapter contract read."""
+"""The subset of MyST that the book is written in, as blocks, for the reader notebooks and the chapter contract."""
 
 import re
 import textwrap
@@ -7,10 +7,34 @@ from dataclasses import dataclass, field
 import yaml
 
 ADMONITIONS = {"admonition", "note", "tip", "important", "warning", "hint", "seealso", "caution", "margin", "sidebar"}
-THEOREMS = {"theorem", "lemma", "proposition", "corollary", "definition", "remark", "example", "algorithm", "assumption"}
-DIRECTIVES = ADMONITIONS | {f"prf:{t}" for t in THEOREMS} | {
-    "prf:proof", "dropdown", "exercise-start", "exercise-end", "solution-start", "solution-end", "math", "figure", "image", "table",
-    "code-block"}
+THEOREMS = {
+    "theorem",
+    "lemma",
+    "proposition",
+    "corollary",
+    "definition",
+    "remark",
+    "example",
+    "algorithm",
+    "assumption",
+}
+DIRECTIVES = (
+    ADMONITIONS
+    | {f"prf:{t}" for t in THEOREMS}
+    | {
+        "prf:proof",
+        "dropdown",
+        "exercise-start",
+        "exercise-end",
+        "solution-start",
+        "solution-end",
+        "math",
+        "figure",
+        "image",
+        "table",
+        "code-block",
+    }
+)
 ROLES = {"eq", "cite:t", "cite:p", "numref", "ref", "doc", "term", "prf:ref", "math"}
 ROLE = re.compile(r"\{([\w:-]+)\}`([^`]+)`")
 
@@ -40,13 +64,13 @@ def options_of(body):
     """A directive's options, `:key: value` lines or a YAML block, and the body without them."""
     block = re.match(r"\A---\n(.*?)\n---\n?", body, re.S)
     if block:
-        return yaml.safe_load(block[1]) or {}, body[block.end():].strip("\n")
+        return yaml.safe_load(block[1]) or {}, body[block.end() :].strip("\n")
     found = re.match(r"\A\n*((?::[\w-]+:.*(?:\n|\Z))*)", body)
-    return dict(re.findall(r"^:([\w-]+):[ \t]*(.*?)[ \t]*$", found[1], re.M)), body[found.end():].strip("\n")
+    return dict(re.findall(r"^:([\w-]+):[ \t]*(.*?)[ \t]*$", found[1], re.M)), body[found.end() :].strip("\n")
 
 
 def blocks(text):
-    """Split Markdown into blocks, in order. Directives keep their body unread: call `blocks` on it for what is nested."""
+    """Split Markdown into blocks, in order. A directive's body is unread: call `blocks` on it for what is nested."""
     lines, plain = text.split("\n"), []
     i = 0
     while i < len(lines):
@@ -56,15 +80,18 @@ def blocks(text):
             i += 1
             continue
         fence = opening["fence"]
-        end = next((j for j in range(i + 1, len(lines)) if re.fullmatch(rf"{fence[0]}{{{len(fence)},}}\s*", lines[j])), len(lines))
-        body = "\n".join(lines[i + 1:end])
+        end = next(
+            (j for j in range(i + 1, len(lines)) if re.fullmatch(rf"{fence[0]}{{{len(fence)},}}\s*", lines[j])),
+            len(lines),
+        )
+        body = "\n".join(lines[i + 1 : end])
         yield from equations("\n".join(plain))
         plain = []
         if opening["name"]:
             options, body = options_of(textwrap.dedent(body))
             yield Block(opening["name"], body, opening["title"].strip(), options)
         else:
-            yield Block("code", "\n".join(lines[i:end + 1]))
+            yield Block("code", "\n".join(lines[i : end + 1]))
         i = end + 1
     yield from equations("\n".join(plain))
 
@@ -73,7 +100,7 @@ def equations(text):
     """Split text without fences at its display equations."""
     at = 0
     for match in DISPLAY.finditer(text):
-        yield from text_block(text[at:match.start()])
+        yield from text_block(text[at : match.start()])
         yield Block("equation", match["body"].strip("\n"), options={"label": match["label"]} if match["label"] else {})
         at = match.end()
     yield from text_block(text[at:])

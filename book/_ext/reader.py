@@ -1,7 +1,7 @@
 """Write the reader notebook beside each notebook page: `python book/_ext/reader.py` (`make notebooks`).
 
-What Colab, Binder and JupyterLab open: plain Markdown instead of MyST, the page's own code cells, already executed. The text
-outputs stay, as the reference that nbval compares with; pictures and HTML go, since the reader's run draws them.
+What Colab, Binder and JupyterLab open: plain Markdown instead of MyST, and the page's own code cells, already executed.
+The text outputs stay, as the reference that nbval compares with; pictures and HTML go: the reader's run draws them.
 """
 
 import functools
@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pybtex.database import parse_file
 
 KEPT = ("text/plain", "text/markdown")
-HIDDEN = {"remove-cell", "remove-output"}                # tags of cells whose figure the site does not number
+HIDDEN = {"remove-cell", "remove-output"}  # tags of cells whose figure the site does not number
 
 
 @dataclass
@@ -51,7 +51,7 @@ def setup_cell():
 import importlib.util
 
 if importlib.util.find_spec("lab") is None:
-    %pip install -q "generating-cells @ git+{config()['repository']['url']}"
+    %pip install -q "generating-cells @ git+{config()["repository"]["url"]}"
 
 import torch
 
@@ -89,7 +89,13 @@ def numbered(page):
             continue
         for block in walk(cell.source):
             kind = {"math": "equation", "exercise-start": "exercise"}.get(block.name, block.name).removeprefix("prf:")
-            if kind == "equation" and not block.label or kind == "table" and not block.title or "nonumber" in block.options:
+            if (
+                kind == "equation"
+                and not block.label
+                or kind == "table"
+                and not block.title
+                or "nonumber" in block.options
+            ):
                 continue
             if kind in {"equation", "exercise", "figure", "table"} or block.name.startswith("prf:") and kind != "proof":
                 yield block.label, kind, number(kind), block.title
@@ -100,8 +106,13 @@ def numbered(page):
 @functools.cache
 def targets():
     """label -> Target, over the whole book."""
-    return {label: Target(page, kind, number, title, f"equation-{label}" if kind == "equation" else label)
-            for page in execute.pages() if (ROOT / page).exists() for label, kind, number, title in numbered(page) if label}
+    return {
+        label: Target(page, kind, number, title, f"equation-{label}" if kind == "equation" else label)
+        for page in execute.pages()
+        if (ROOT / page).exists()
+        for label, kind, number, title in numbered(page)
+        if label
+    }
 
 
 @functools.cache
@@ -122,7 +133,11 @@ def cite(keys, parenthesis):
     shown = []
     for key in keys.split(","):
         entry = bibliography()[key.strip()]
-        text = f"{surnames(entry)}, {entry.fields['year']}" if parenthesis else f"{surnames(entry)} ({entry.fields['year']})"
+        text = (
+            f"{surnames(entry)}, {entry.fields['year']}"
+            if parenthesis
+            else f"{surnames(entry)} ({entry.fields['year']})"
+        )
         shown.append(f"[{text}]({address(entry)})" if address(entry) else text)
     return f"({'; '.join(shown)})" if parenthesis else ", ".join(shown)
 
@@ -140,19 +155,29 @@ def role(page, match):
     if name == "term":
         return shown or key
     if name == "doc":
-        other = execute.ROOT.joinpath(key.lstrip("/") if key.startswith("/") else page.parent / key).resolve().relative_to(ROOT)
+        other = (
+            execute.ROOT.joinpath(key.lstrip("/") if key.startswith("/") else page.parent / key)
+            .resolve()
+            .relative_to(ROOT)
+        )
         other = other.parent / f"{other.name.removesuffix('.md')}.md"
         return f"[{shown or title_of(other)}]({site_url(other)})"
     if key not in targets():
         raise ValueError(f"{page}: {{{name}}}`{content}` points at a label that no page has")
     to = targets()[key]
-    text = shown.replace("%s", to.number) or (to.title if name == "ref" and to.title else f"({to.number})" if to.kind == "equation"
-                                              else f"{to.kind.capitalize()} {to.number}".strip())
+    text = shown.replace("%s", to.number) or (
+        to.title
+        if name == "ref" and to.title
+        else f"({to.number})"
+        if to.kind == "equation"
+        else f"{to.kind.capitalize()} {to.number}".strip()
+    )
     return text if to.page == page else f"[{text}]({site_url(to.page, to.anchor)})"
 
 
 def links(page, text):
     """Links to other pages of the book, as links to the site; pictures, as links to the repository."""
+
     def absolute(match):
         bang, shown, target = match[1], match[2], match[3]
         if re.match(r"[a-z]+:|#", target):
@@ -160,12 +185,14 @@ def links(page, text):
         path, _, anchor = target.partition("#")
         path = (ROOT / page.parent / path).resolve().relative_to(ROOT)
         return f"{bang}[{shown}]({site_url(path, anchor) if path.suffix == '.md' else raw_url(path)})"
+
     return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", absolute, text)
 
 
 def raw_url(path):
     repository = config()["repository"]
-    return f"{repository['url'].replace('github.com', 'raw.githubusercontent.com')}/{repository['branch']}/{path.as_posix()}"
+    raw = repository["url"].replace("github.com", "raw.githubusercontent.com")
+    return f"{raw}/{repository['branch']}/{path.as_posix()}"
 
 
 def prose(page, text):
@@ -208,9 +235,13 @@ def render(page, block):
         return f"#### Solution of exercise {targets()[block.title].number}"
     if name in {"figure", "image"}:
         picture = links(page, f"![{block.options.get('alt', '')}]({block.title})")
-        return "\n\n".join(filter(None, [picture, name == "figure" and f"**Figure {number}.** {markdown(page, block.body)}"]))
+        return "\n\n".join(
+            filter(None, [picture, name == "figure" and f"**Figure {number}.** {markdown(page, block.body)}"])
+        )
     if name not in DIRECTIVES:
-        raise ValueError(f"{page}: the directive {{{name}}} has no form in a reader notebook: use one of {sorted(DIRECTIVES)}")
+        raise ValueError(
+            f"{page}: the directive {{{name}}} has no form in a reader notebook: use one of {sorted(DIRECTIVES)}"
+        )
     body = markdown(page, block.body)
     if name == "table":
         return f"**Table {number}.** {title}\n\n{body}"
@@ -219,7 +250,9 @@ def render(page, block):
     elif name == "dropdown":
         heading = title
     else:
-        heading = f"{name.removeprefix('prf:').capitalize()}{f' {number}' if number else ''}{f' ({title})' if title else ''}"
+        heading = (
+            f"{name.removeprefix('prf:').capitalize()}{f' {number}' if number else ''}{f' ({title})' if title else ''}"
+        )
     return details(heading, body) if block.dropdown else quote(f"**{heading}**\n\n{body}" if heading else body)
 
 
