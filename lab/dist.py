@@ -42,7 +42,7 @@ class NegativeBinomial(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         """log NB(x), for counts x that broadcast with the distribution."""
         shape = torch.broadcast_shapes(self.batch_shape, x.shape)
-        return _LogNegativeBinomial.apply(self._mean.expand(shape), self.theta, x.expand(shape))
+        return _LogNegativeBinomial.apply(self._mean.expand(shape).contiguous(), self.theta, x.expand(shape))
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:

@@ -103,3 +103,12 @@ def test_the_batch_broadcasts_like_any_torch_distribution():
 def test_impossible_parameters_are_refused_by_name(mean, theta, word):
     with pytest.raises(ValueError, match=f"needs {word} > 0"):
         negative_binomial(torch.tensor([1.0, mean]), torch.tensor(theta))
+
+
+def test_a_transposed_mean_gives_the_same_numbers():
+    mean, theta, x = torch.rand(4, 5) + 0.1, torch.rand(4) + 0.5, torch.full((5, 4), 2.0)
+    turned = mean.T.requires_grad_()
+    value = negative_binomial(turned, theta).log_prob(x)
+    value.sum().backward()
+    torch.testing.assert_close(value, negative_binomial(mean.T.contiguous(), theta).log_prob(x))
+    assert turned.grad.isfinite().all()
