@@ -1,23 +1,16 @@
 """The shape of the package: three tiers, one import direction, modules that fit one sitting, docstrings everywhere."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOUNDATIONS = [
-    "path",
-    "dist",
-    "nets",
-    "data",
-    "train",
-    "sample",
-    "metrics",
-    "plot",
-]  # each imports only those before it
-MODELS = ["vae", "disentangle", "score", "diffusion", "flow", "ebm", "jepa", "world", "ssm"]
-APPLICATIONS = ["expression", "perturb", "embed", "synth", "imaging", "transcriptome"]
+sys.path.insert(0, str(ROOT / "book/_ext"))
+
+from lab_reference import APPLICATIONS, FOUNDATIONS, MODELS  # noqa: E402
+
 EDGES = [
     "__init__",
     "__main__",

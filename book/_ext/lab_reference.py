@@ -14,31 +14,10 @@ from docutils.parsers.rst import Parser
 from docutils.utils import new_document
 from sphinx.util.docutils import SphinxDirective
 
-ORDER = [
-    "path",
-    "dist",
-    "nets",
-    "data",
-    "train",
-    "sample",
-    "metrics",
-    "plot",  # foundations
-    "vae",
-    "disentangle",
-    "score",
-    "diffusion",
-    "flow",
-    "ebm",
-    "jepa",
-    "world",
-    "ssm",  # models
-    "expression",
-    "perturb",
-    "embed",
-    "synth",
-    "imaging",
-    "transcriptome",
-]  # applications
+FOUNDATIONS = ["path", "dist", "nets", "data", "train", "sample", "metrics", "plot"]  # each imports those before it
+MODELS = ["vae", "disentangle", "score", "diffusion", "flow", "ebm", "jepa", "world", "ssm"]
+APPLICATIONS = ["expression", "perturb", "embed", "synth", "imaging", "transcriptome"]
+ORDER = FOUNDATIONS + MODELS + APPLICATIONS
 PAGE = "book/appendix/reference"
 
 
