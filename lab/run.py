@@ -66,7 +66,7 @@ def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_
     rank = int(os.environ.get("RANK", 0))
     torch.manual_seed(seed + rank + 1)                                           # noise of its own for each process
     _say(f"{cells.n_obs:,} cells ({held_out.sum():,} held out) x {cells.n_vars:,} genes; results go to {out}")
-    loss = lambda b: vae.loss(model, b["x"], b["log_library"])
+    loss = lambda b: vae.loss(model, b["x"], b)
     with _begin(out, None if begun else record):
         history = fit(model, loss, trained, n=steps or epochs * len(trained), lr=lr, validate=tested, patience=patience,
                       checkpoint=out / "checkpoint")
@@ -194,7 +194,7 @@ def _finish(out, record, model, history, cells, everyone, tested, held_out) -> N
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         latent = torch.cat([model.posterior(send_to_device(b, device)["x"]).mean.cpu() for b in everyone]).numpy()
-        bounds = [[bound(model, b["x"], b["log_library"]).cpu() for bound in (vae.elbo, vae.iwae_bound)]
+        bounds = [[bound(model, b["x"], b).cpu() for bound in (vae.elbo, vae.iwae_bound)]
                   for b in (send_to_device(b, device) for b in tested)]
     elbo, iwae = (float(torch.cat(values).mean()) for values in zip(*bounds))
     record["results"] = {"steps": len(history), "processes": PartialState().num_processes, "device": str(device),

@@ -66,7 +66,7 @@ def fit_lab(cells: ad.AnnData, epochs: int, seed: int):
     model, batches = vae.count_vae(GENES, LATENT, HIDDEN), loader(cells, size=SIZE, seed=seed)
     start = now()
     for _ in train.steps(
-        model, lambda b: vae.loss(model, b["x"], b["log_library"]), batches, n=epochs * len(batches), lr=1e-3
+        model, lambda b: vae.loss(model, b["x"], b), batches, n=epochs * len(batches), lr=1e-3
     ):
         pass
     return model, now() - start
@@ -74,7 +74,7 @@ def fit_lab(cells: ad.AnnData, epochs: int, seed: int):
 
 @torch.no_grad()
 def held_out_lab(model, cells: ad.AnnData, k: int) -> float:
-    bounds = [vae.iwae_bound(model, b["x"], b["log_library"], k=k) for b in loader(cells, size=50, shuffle=False)]
+    bounds = [vae.iwae_bound(model, b["x"], b, k=k) for b in loader(cells, size=50, shuffle=False)]
     return torch.cat(bounds).mean().item()
 
 

@@ -1,0 +1,97 @@
+"""The VAE, and its bounds on log p(x): the ELBO, and the tighter one of K samples."""
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
+
+Batch = dict[str, Tensor]
+
+
+class VAE(nn.Module):
+    """z ~ N(0, I), x ~ likelihood(z), and an encoder that guesses the posterior
+    (Kingma & Welling 2014).
+
+    `encoder(x, cond) -> (B, 2 Z)`, mean and log standard deviation;
+    `decoder(z, cond) -> Distribution` over x (B, G); `cond` is the minibatch.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, n_latent: int):
+        super().__init__()
+        self.encoder, self.decoder, self.n_latent = encoder, decoder, n_latent
+        self.register_buffer("zero", torch.zeros(n_latent))
+
+    def prior(self, cond: Batch | None = None) -> Distribution:
+        """p(z) = N(0, I) over (Z,)."""
+        return gaussian(self.zero, torch.ones_like(self.zero))
+
+    def posterior(self, x: Tensor, cond: Batch | None = None) -> Distribution:
+        """q(z | x), a diagonal Gaussian over (B, Z)."""
+        mean, log_std = self.encoder(x, cond).chunk(2, -1)
+        return gaussian(mean, log_std.exp())
+
+    def likelihood(self, z: Tensor, cond: Batch | None = None) -> Distribution:
+        """p(x | z) over (..., B, G) for z (..., B, Z)."""
+        return self.decoder(z, cond)
+
+
+def elbo(model: VAE, x: Tensor, cond: Batch | None = None) -> Tensor:
+    """Evidence lower bound per cell (B,), in nats, from one posterior sample."""
+    q = model.posterior(x, cond)
+    recon = model.likelihood(q.rsample(), cond).log_prob(x)              # (B,)
+    return recon - kl_divergence(q, model.prior(cond))
+
+
+def loss(model: VAE, x: Tensor, cond: Batch | None = None,
+         beta: float = 1.0) -> dict[str, Tensor]:
+    """-ELBO with the KL weighted by beta, and its two parts: sums over genes,
+    means over cells, in nats."""
+    q = model.posterior(x, cond)
+    recon = model.likelihood(q.rsample(), cond).log_prob(x)              # (B,)
+    kl = kl_divergence(q, model.prior(cond))                             # (B,)
+    return {"loss": (beta * kl - recon).mean(),
+            "recon": recon.mean(), "kl": kl.mean()}
+
+
+def iwae_bound(model: VAE, x: Tensor, cond: Batch | None = None,
+               k: int = 8) -> Tensor:
+    """log of the mean of k importance weights per cell (B,): at least the ELBO, at
+    most log p(x), both in expectation (Burda et al. 2016, eq. 8)."""
+    q = model.posterior(x, cond)
+    z = q.rsample((k,))                                                  # (K, B, Z)
+    log_w = (model.likelihood(z, cond).log_prob(x)
+             + model.prior(cond).log_prob(z) - q.log_prob(z))            # (K, B)
+    return log_w.logsumexp(0) - math.log(k)                              # (B,)
+
+
+def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
+              doubly: bool = False) -> dict[str, Tensor]:
+    """Minus the bound of k samples, and `ess`, the effective number of samples.
+
+    `doubly`: the encoder's gradient is the doubly reparameterised one, whose signal
+    does not drown as k grows (Tucker et al. 2019, eq. 8); the decoder's, and the
+    value, stay the same.
+    """
+    q = model.posterior(x, cond)
+    z = q.rsample((k,))                                                  # (K, B, Z)
+    density = gaussian(q.mean.detach(), q.stddev.detach()) if doubly else q
+    log_w = (model.likelihood(z, cond).log_prob(x)
+             + model.prior(cond).log_prob(z) - density.log_prob(z))      # (K, B)
+    weight = log_w.detach().softmax(0)                                   # (K, B)
+    bound = (log_w.logsumexp(0) - math.log(k)).mean()
+    if doubly and z.requires_grad:           # the bound brings one factor of the weight
+        z.register_hook(lambda grad: weight[..., None] * grad)
+    return {"loss": -bound, "ess": 1 / weight.square().sum(0).mean()}
+
+
+@torch.no_grad()
+def active_units(model: VAE, x: Tensor, cond: Batch | None = None,
+                 threshold: float = 0.01) -> int:
+    """How many latent coordinates move with the data: Var_x(E[z_i | x]) > threshold
+    (Burda et al. 2016, section 5.1)."""
+    return int((model.posterior(x, cond).mean.var(0) > threshold).sum())
+
+
+def gaussian(mean: Tensor, std: Tensor) -> Distribution:
+    """A diagonal Gaussian over the last axis."""
+    return Independent(Normal(mean, std, validate_args=False), 1)
