@@ -8,7 +8,6 @@ import functools
 import importlib.metadata as metadata
 import importlib.util
 import io
-import math
 import os
 import platform
 import re
@@ -17,14 +16,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Annotated, Literal
 
 import tyro
 
-Genes = Annotated[int | Literal["all"] | None, tyro.conf.arg(
-    metavar="INT|all", help_behavior_hint="(default: 2000, or all where there are fewer)")]
-Steps = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by --epochs)")]
-
+from lab.commands import MODELS, Misunderstood
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 where it failed, 2 where the line was not understood."""
@@ -85,57 +80,7 @@ def data() -> None:
           "folder and name it in LAB_DATA.")
 
 
-def vae(*, data: str, out: Path, layer: str = "counts", genes: Genes = None, n_latent: int = 10, n_hidden: int = 128,
-        epochs: int = 100, steps: Steps = None, patience: int = 20, size: int = 128, lr: float = 1e-3,
-        validation: float = 0.1, seed: int = 0) -> None:
-    """Train a count VAE (log1p encoder, negative-binomial decoder) on any AnnData with raw counts.
-
-    The folder OUT receives model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in
-    their order, with posterior means in obsm["X_vae"]), metrics.csv (one row per step) and run.json (arguments,
-    versions, ELBO and IWAE bound of the held-out cells, which also decide when to stop). The same command continues an
-    interrupted run. On several processes: torchrun --nproc_per_node 2 -m lab train vae ...
-
-    Args:
-        data: an .h5ad file, or the name of a set that `python -m lab data` lists, such as pbmc.
-        out: a folder for the results: new, empty, or that of the run to continue.
-        layer: where the raw counts are; X for adata.X.
-        genes: how many of the most variable genes to model (chosen on training cells), or all.
-        n_latent: coordinates of the latent space.
-        n_hidden: units of the hidden layers.
-        epochs: passes over the training cells, at most.
-        steps: steps to take instead of whole epochs.
-        patience: stop after so many validations (one per epoch) without a better held-out loss.
-        size: cells per minibatch, over all processes.
-        lr: learning rate.
-        validation: fraction of the cells that is held out.
-        seed: fixes the split, the initial weights, the order of the cells and the noise.
-    """
-    whole = {"n-latent": n_latent, "n-hidden": n_hidden, "epochs": epochs, "steps": steps, "patience": patience,
-             "size": size, "genes": None if genes == "all" else genes}
-    for name, value in whole.items():
-        if value is not None and value < 1:
-            raise Misunderstood(f"--{name} {value}: give 1 or more")
-    if not (lr > 0 and math.isfinite(lr)):
-        raise Misunderstood(f"--lr {lr}: a learning rate is positive and finite; 0.001 is a good start")
-    if not 0 < validation < 1:
-        raise Misunderstood(f"--validation {validation}: it is the fraction of cells held out, above 0 and below 1")
-    if not 0 <= seed < 2**63:
-        raise Misunderstood(f"--seed {seed}: give a whole number from 0 to 2^63 - 1")
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if size % processes:
-        raise Misunderstood(f"--size {size} cannot be shared by {processes} processes; give a multiple of {processes}")
-
-    from lab.run import train_vae
-
-    train_vae(data, out, layer=layer, genes=genes, n_latent=n_latent, n_hidden=n_hidden, epochs=epochs, steps=steps,
-              patience=patience, size=size, lr=lr, validation=validation, seed=seed)
-
-
-COMMANDS = {"doctor": doctor, "data": data, "train": {"vae": vae}}
-
-
-class Misunderstood(Exception):
-    """The command line itself is wrong; the message says how."""
+COMMANDS = {"doctor": doctor, "data": data, "train": MODELS}
 
 
 def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
@@ -196,7 +141,7 @@ def _sentence(error: Exception) -> str:
         last = last.tb_next
     text = " ".join(str(error).split()) or type(error).__name__
     if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError"):
-        return "there is not enough memory for this; a smaller --size or fewer --genes needs less"
+        return "there is not enough memory for this; a smaller --size, fewer --genes or a smaller --k needs less"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place where files can be written"
     if last.tb_frame.f_globals.get("__name__", "").startswith("lab.") or isinstance(error, Misunderstood):

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import send_to_device
 from safetensors.torch import save
 from scipy import sparse
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lab import data, vae
@@ -29,19 +30,40 @@ CHOOSERS = 10_000        # training cells, at most, that choose the variable gen
 RESULTS = ("model.safetensors", "genes.txt", "latent.h5ad", "metrics.csv", "run.json")
 
 
-def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_latent: int, n_hidden: int, epochs: int,
-              steps: int | None, patience: int, size: int, lr: float, validation: float, seed: int) -> None:
+class WarmedUp(nn.Module):
+    """`vae.loss` whose KL weight rises linearly from 0 to `beta` over the first `steps` training steps; in evaluation it
+    is `beta`, so that held-out losses compare. The steps taken are a buffer, and so part of every checkpoint."""
+
+    def __init__(self, beta: float, steps: int):
+        super().__init__()
+        self.beta, self.steps = beta, steps
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, model: vae.VAE, b: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The report of `vae.loss`, and the `beta` in it."""
+        share = (self.taken / max(self.steps, 1)).clamp(max=1) if self.training and self.steps else 1.0
+        if self.training:
+            self.taken += 1
+        return vae.loss(model, b["x"], b, beta=self.beta * share) | {"beta": self.beta * share}
+
+
+def train_vae(source: str, out: Path, loss: Callable, *, model: str, conditions: tuple[str, ...], settings: dict,
+              layer: str, genes: int | str | None, n_latent: int, n_hidden: int, epochs: int, steps: int | None,
+              patience: int, size: int, lr: float, validation: float, seed: int) -> None:
     """Fit `vae.count_vae` to the counts of `source`, an .h5ad or a set by name, and write `RESULTS` into `out`.
 
-    Every file appears whole or not at all, `run.json` last. A folder that holds a checkpoint is continued; one made
-    with other settings or cells, or by anything else, is refused. Raises `DataError`, one sentence.
+    `loss(vae, b)` is what is minimised, and part of what is trained where it is a module; `model` and `settings`
+    describe it in `run.json`. Every file appears whole or not at all, `run.json` last. A folder that holds a checkpoint
+    is continued; one made with other settings or cells, or by anything else, is refused. Raises `DataError`, one
+    sentence.
     """
-    given = {"layer": layer, "genes": genes, "n_latent": n_latent, "n_hidden": n_hidden, "patience": patience,
-             "size": size, "lr": lr, "validation": validation, "seed": seed}
+    given = {"model": model, "conditions": list(conditions), **settings, "layer": layer, "genes": genes,
+             "n_latent": n_latent, "n_hidden": n_hidden, "patience": patience, "size": size, "lr": lr,
+             "validation": validation, "seed": seed}
     asked = {"data": source, **given, "epochs": epochs, "steps": steps}
     begun = _begun(out)
     for name, value in given.items() if begun else ():
-        if (before := begun["arguments"][name]) != value:
+        if (before := begun["arguments"].get(name)) != value:
             raise DataError(f"{out} holds a run with {name} = {before}, not {value}; give the same, or another --out")
     complete = begun and "results" in begun and all((out / name).is_file() for name in RESULTS)
     if complete and begun["arguments"] == asked:
@@ -50,28 +72,30 @@ def train_vae(source: str, out: Path, *, layer: str, genes: int | str | None, n_
 
     cells, layer = _cells(source, layer)
     held_out = _held_out(cells, validation, seed)
+    levels = _levels(cells.obs, conditions, ~held_out)
     cells, layer = _genes(cells, layer, genes, ~held_out)
-    everyone = data.loader(cells, layer=layer, size=size, shuffle=False)         # reads and checks every count
+    everyone = data.loader(cells, *levels, layer=layer, size=size, shuffle=False, categories=levels)    # checks counts
     trained = _subset(everyone, ~held_out, shuffle=True, seed=seed)
     tested = _subset(everyone, held_out, shuffle=False, seed=seed)
     versions = {name: version(name) for name in ("generating-cells", "torch", "numpy", "anndata", "accelerate")}
     record = {"arguments": asked, "versions": versions | {"python": platform.python_version()},
               "cells": {"number": cells.n_obs, "held out": int(held_out.sum()), "genes": cells.n_vars,
-                        "sha256": _fingerprint(cells, everyone)}}
+                        "sha256": _fingerprint(cells, everyone)}, "conditions": levels}
     if begun and begun["cells"]["sha256"] != record["cells"]["sha256"]:
-        raise DataError(f"{out} holds a run on other cells, genes or counts than {source} has; give another --out")
+        what = "cells, genes, counts or conditions" if conditions else "cells, genes or counts"
+        raise DataError(f"{out} holds a run on other {what} than {source} has; give another --out")
 
     torch.manual_seed(seed)
-    model = vae.count_vae(cells.n_vars, n_latent, n_hidden)
+    network = vae.count_vae(cells.n_vars, n_latent, n_hidden, conditions={name: len(of) for name, of in levels.items()})
     rank = int(os.environ.get("RANK", 0))
     torch.manual_seed(seed + rank + 1)                                           # noise of its own for each process
     _say(f"{cells.n_obs:,} cells ({held_out.sum():,} held out) x {cells.n_vars:,} genes; results go to {out}")
-    loss = lambda b: vae.loss(model, b["x"], b)
+    learning = nn.ModuleList([network, loss]) if isinstance(loss, nn.Module) else network
     with _begin(out, None if begun else record):
-        history = fit(model, loss, trained, n=steps or epochs * len(trained), lr=lr, validate=tested, patience=patience,
-                      checkpoint=out / "checkpoint")
+        history = fit(learning, lambda b: loss(network, b), trained, n=steps or epochs * len(trained), lr=lr,
+                      validate=tested, patience=patience, checkpoint=out / "checkpoint")
     if rank == 0:
-        _finish(out, record, model, history, cells, everyone, tested, held_out)
+        _finish(out, record, network, history, cells, everyone, tested, held_out)
 
 
 def _begun(out: Path) -> dict | None:
@@ -133,6 +157,30 @@ def _held_out(cells: ad.AnnData, validation: float, seed: int) -> np.ndarray:
     return cells.obs_names.isin(test.obs_names)
 
 
+def _levels(obs: pd.DataFrame, conditions: tuple[str, ...], train: np.ndarray) -> dict[str, list]:
+    """What the codes of each condition mean: the labels that training cells have, in the column's own order."""
+    levels = {}
+    for name in conditions:
+        if name not in obs:
+            raise DataError(f"obs has no column {name!r}; it has: {', '.join(map(str, obs.columns)) or 'none'}")
+        column = obs[name]
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            raise DataError(f"obs[{name!r}] holds numbers, and a condition has labels: bin a measurement with "
+                            f"pandas.cut, and store codes by adata.obs[{name!r}].astype('category')")
+        try:
+            nn.ParameterDict({name: torch.zeros(0)})
+        except KeyError:
+            raise DataError(f"torch cannot name a parameter {name!r}; rename that obs column, with no dot") from None
+        levels[name] = column[train].astype("category").cat.remove_unused_categories().cat.categories.tolist()
+        if unseen := sorted(set(column.dropna().unique()) - set(levels[name]), key=str):
+            raise DataError(f"all {(column == unseen[0]).sum()} cells with obs[{name!r}] = {unseen[0]!r} are held out, so "
+                            "that nothing could be learned of them; remove them, merge labels, or give another --seed")
+        if len(levels[name]) == 1:
+            raise DataError(f"obs[{name!r}] is {levels[name][0]!r} in every cell, and a condition has two labels or more;"
+                            " leave it out")
+    return levels
+
+
 def _genes(cells: ad.AnnData, layer: str, genes: int | str | None, train: np.ndarray) -> tuple[ad.AnnData, str]:
     """The cells with the most variable genes alone, in memory as CSR; or unchanged, perhaps on disk, for all genes."""
     if isinstance(genes, int) and genes > cells.n_vars:
@@ -165,7 +213,10 @@ def _fingerprint(cells: ad.AnnData, batches: DataLoader) -> str:
     digest = hashlib.sha256()
     for names in (cells.obs_names, cells.var_names):
         digest.update("\n".join(map(str, names)).encode())
-    digest.update(batches.dataset.columns["log_library"].numpy().tobytes())
+    for name, labels in batches.dataset.categories.items():
+        digest.update(json.dumps([name, labels]).encode())
+    for column in batches.dataset.columns.values():          # the conditions, then log_library
+        digest.update(column.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -193,9 +244,9 @@ def _finish(out, record, model, history, cells, everyone, tested, held_out) -> N
     device = next(model.parameters()).device
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        latent = torch.cat([model.posterior(send_to_device(b, device)["x"]).mean.cpu() for b in everyone]).numpy()
-        bounds = [[bound(model, b["x"], b).cpu() for bound in (vae.elbo, vae.iwae_bound)]
-                  for b in (send_to_device(b, device) for b in tested)]
+        on = lambda batches: (send_to_device(b, device) for b in batches)
+        latent = torch.cat([model.posterior(b["x"], b).mean.cpu() for b in on(everyone)]).numpy()
+        bounds = [[bound(model, b["x"], b).cpu() for bound in (vae.elbo, vae.iwae_bound)] for b in on(tested)]
     elbo, iwae = (float(torch.cat(values).mean()) for values in zip(*bounds))
     record["results"] = {"steps": len(history), "processes": PartialState().num_processes, "device": str(device),
                          "held-out ELBO": elbo, "held-out IWAE bound, k = 8": iwae,

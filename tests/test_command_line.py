@@ -33,7 +33,8 @@ def simulated(n_cells=200, n_genes=50, seed=0):
     counts = random.poisson(random.gamma(3, profile[kind] / 3)).astype(np.int32)
     counts[:, 0] += 1
     names = [f"cell-{i}" for i in random.permutation(n_cells)]
-    obs = pd.DataFrame({"cell_type": pd.Categorical.from_codes(kind, ["A", "B"])}, names)
+    batch = [f"day {i % 3}" for i in range(n_cells)]
+    obs = pd.DataFrame({"cell_type": pd.Categorical.from_codes(kind, ["A", "B"]), "batch": batch}, names)
     var = pd.DataFrame(index=[f"gene-{i}" for i in range(n_genes)])
     return ad.AnnData(layers={"counts": sparse.csr_matrix(counts)}, obs=obs, var=var)
 
@@ -72,16 +73,33 @@ def train(folder, path=None, *options, out=None):
     return lines(path or written(folder), out or folder / "run", *QUICK, *options)
 
 
-def lines(path, out, *options):
-    return ["train", "vae", "--data", str(path), "--out", str(out), *options]
+def lines(path, out, *options, model="vae"):
+    return ["train", model, "--data", str(path), "--out", str(out), *options]
 
 
 def train_x(folder, change):
     return train(folder, written(folder, change), "--layer", "X")
 
 
-def option(*words):
-    return lambda folder: train(folder, None, *words)
+def option(*words, model="vae"):
+    return lambda folder: lines(written(folder), folder / "run", *QUICK, *words, model=model)
+
+
+def conditioned(*columns, change=None):
+    """cvae on cells whose obs `change(obs)` has altered."""
+    def make(folder):
+        path = written(folder, lambda cells: change and change(cells.obs))
+        return lines(path, folder / "run", *QUICK, "--conditions", *columns, model="cvae")
+    return make
+
+
+def column(name, values):
+    return lambda obs: obs.insert(0, name, values)
+
+
+def rare(obs):
+    """A label of the held-out cells alone."""
+    obs["batch"] = np.where(lab.run._held_out(ad.AnnData(obs=obs), 0.1, 0), "day 9", "day 0")
 
 
 def file_of(content, name="cells.h5ad"):
@@ -231,16 +249,36 @@ BAD = {                                                  # what is wrong: (the c
     "a word for a number": (option("--n-latent", "ten"), "'ten'"),
     "an option without its value": (option("--n-latent"), "--n-latent"),
     "an unknown option": (option("--n-latnt", "3"), "perhaps you meant --n-latent"),
+    "a condition that is missing": (conditioned("tissue"), "no column 'tissue'; it has: cell_type, batch"),
+    "a condition in numbers": (conditioned("age", change=column("age", np.arange(20) / 7)), "pandas.cut"),
+    "a condition in codes": (conditioned("lane", change=column("lane", np.arange(20) % 2)), "astype('category')"),
+    "a condition with NaN": (conditioned("lane", change=column("lane", [np.nan, *9 * "a", *10 * "b"])), "missing for 1"),
+    "a label among held-out cells alone": (conditioned("batch", change=rare), "2 cells with obs['batch'] = 'day 9'"),
+    "a label for every cell": (conditioned("name", change=column("name", list("abcdefghijklmnopqrst"))), "held out"),
+    "one label for all": (conditioned("lane", change=column("lane", "one")), "'one' in every cell"),
+    "a condition twice": (conditioned("batch", "cell_type", "batch"), "'batch' is named more than once"),
+    "no condition": (conditioned(), "train vae"),
+    "a condition named x": (conditioned("x", change=column("x", 20 * "a")), "rename that obs column"),
+    "a condition named log_library": (conditioned("log_library"), "rename that obs column"),
+    "a condition that torch cannot name": (conditioned("orig.ident", change=column("orig.ident", [*10 * "a", *10 * "b"])),
+                                           "rename that obs column"),
+    "a negative beta": (option("--beta", "-1", model="beta-vae"), "--beta -1"),
+    "an infinite beta": (option("--beta", "inf", model="beta-vae"), "--beta inf"),
+    "a negative warm-up": (option("--warm-up", "-1", model="beta-vae"), "--warm-up -1"),
+    "no samples": (option("--k", "0", model="iwae"), "--k 0"),
+    "a learning rate that iwae cannot take": (option("--lr", "0", model="iwae"), "--lr 0"),
+    "vae with beta": (option("--beta", "2"), "--beta"),
     "a stray word": (option("stray"), "stray"),
     "no data": (lambda f: ["train", "vae", "--out", str(f / "run")], "--data"),
     "an unknown command": (lambda f: ["trian"], "did you mean train?"),
-    "an unknown model": (lambda f: ["train", "gan"], "choose vae"),
+    "an unknown model": (lambda f: ["train", "gan"], "choose vae or cvae or beta-vae or iwae"),
     "an option that doctor lacks": (lambda f: ["doctor", "--loud"], "--loud"),
     "out is a file": (onto_a_file, "is a file"),
     "out below a file": (below_a_file, "no folder"),
     "out in a folder that is missing": (lambda f: train(f, out=f / "none" / "run"), "no folder"),
     "out where nothing can be written": (lambda f: train(f, out="/proc/run"), "/proc/run"),
     "out is somebody else's": (foreign, "holds no run"),
+    "a run of another model": (lambda f: ["train", "iwae", *begun(f)[2:]], "model = vae, not iwae"),
     "a run with other settings": (again("--n-latent", "3"), "n_latent = 2, not 3"),
     "a run on other cells": (again(damage=other_cells), "other cells"),
     "a run that is longer already": (again("--epochs", "1"), "already at step 2"),
@@ -285,13 +323,25 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_with_debug(monkeypa
         main(["data", "--debug"])
 
 
-@pytest.mark.parametrize("line", [["--help"], ["train", "--help"], ["train", "vae", "--help"],
+@pytest.mark.parametrize("line", [["--help"], ["train", "--help"], ["train", "vae", "--help"], ["train", "cvae", "--help"],
                                   lines("x", "y", "--lr", "0"), lines("x", "y", "--n-latent", "ten")])
 def test_nothing_heavy_is_imported_before_the_line_is_understood(line):
     code = ("import sys; from lab.__main__ import main; main(sys.argv[1:]); "
             "print('heavy:', {'torch', 'numpy', 'pandas', 'scanpy', 'anndata', 'accelerate'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
     assert done.stdout.endswith("heavy: set()\n")
+
+
+@pytest.mark.parametrize("model, own", {"vae": [], "cvae": ["--conditions"], "beta-vae": ["--beta", "--warm-up"],
+                                        "iwae": ["--k", "--doubly"]}.items())
+def test_help_lists_the_options_that_all_models_share_and_those_of_one(model, own, capsys):
+    assert main(["train", model, "--help"]) == 0
+    said = capsys.readouterr().out
+    for name in ["--data", "--out", "--layer", "--genes", "--n-latent", "--n-hidden", "--epochs", "--steps", "--patience",
+                 "--size", "--lr", "--validation", "--seed", *own]:
+        assert f"{name} " in said
+    for word in ("latent.h5ad", "run.json", "held-out loss" if model != "cvae" else "run.json keeps"):
+        assert word in " ".join(said.replace("│", " ").split())
 
 
 def test_help_takes_less_than_half_a_second():
@@ -408,25 +458,117 @@ def assert_same_results(one, other):
     assert results[0] == results[1]
 
 
-def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(tmp_path):
+MODELS = {"vae": [], "cvae": ["--conditions", "batch", "cell_type"], "beta-vae": ["--warm-up", "200"],
+          "iwae": ["--k", "3", "--doubly"]}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(model, tmp_path):
     path = written(tmp_path, n_cells=200, n_genes=50)
-    options = ["--steps", "300", "--patience", "1000", "--size", "16"]
-    command = lambda out: [sys.executable, "-m", "lab", *lines(path, tmp_path / out, *options)]
-    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = ["--steps", "300", "--patience", "1000", "--size", "16", *MODELS[model]]
+    line = lambda out: lines(path, tmp_path / out, *options, model=model)
+    process = subprocess.Popen([sys.executable, "-m", "lab", *line("killed")], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
     while process.poll() is None and not any((tmp_path / "killed" / "checkpoint").glob("step-0000001*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     for out in ("killed", "whole"):
-        assert subprocess.run(command(out), capture_output=True).returncode == 0
+        assert main(line(out)) == 0
     assert_same_results(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_two_processes_share_one_run_and_the_first_writes_it(tmp_path):
+def rebuilt(run):
+    """The model of a finished run, from its folder alone, and the record."""
+    record = json.loads((run / "run.json").read_text())
+    given, genes = record["arguments"], (run / "genes.txt").read_text().split()
+    levels = {name: len(labels) for name, labels in record["conditions"].items()}
+    model = vae.count_vae(len(genes), given["n_latent"], given["n_hidden"], conditions=levels)
+    model.load_state_dict(load_file(run / "model.safetensors"))
+    return model, record
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_describes_held_out_cells_better_after_training_and_is_rebuilt_from_its_folder(model, tmp_path):
+    path = written(tmp_path, n_cells=200, n_genes=50)
+    assert main(lines(path, tmp_path / "run", *SETTINGS, *MODELS[model], model=model)) == 0
+    trained, record = rebuilt(tmp_path / "run")
+    cells, latent = ad.read_h5ad(path), ad.read_h5ad(tmp_path / "run" / "latent.h5ad")
+    batches = data.loader(cells, *record["conditions"], size=200, shuffle=False, categories=record["conditions"])
+    b = next(iter(batches))
+    np.testing.assert_allclose(latent.obsm["X_vae"], trained.posterior(b["x"], b).mean.detach(), rtol=1e-4, atol=1e-4)
+    test = {name: value[torch.tensor(latent.obs["held_out"].to_numpy())] for name, value in b.items()}
+    torch.manual_seed(0)
+    elbo = torch.stack([vae.elbo(trained, test["x"], test).mean() for _ in range(50)]).mean().item()
+    assert record["results"]["held-out ELBO"] == pytest.approx(elbo, abs=1)
+    untrained = vae.count_vae(50, 4, 32, conditions={name: len(of) for name, of in record["conditions"].items()})
+    assert elbo > vae.elbo(untrained, test["x"], test).mean() + 10
+    assert record["results"]["held-out IWAE bound, k = 8"] > record["results"]["held-out ELBO"]
+
+
+def test_a_conditional_model_knows_the_labels_by_the_codes_that_run_json_lists(tmp_path):
+    """Batch moves half of the genes tenfold: the decoder's other-batch means must move them, and no others."""
+    def shift(cells):
+        counts = cells.layers["counts"].toarray()
+        counts[np.ix_(cells.obs["batch"] == "day 1", np.arange(50) % 2 == 1)] *= 10
+        cells.layers["counts"] = sparse.csr_matrix(counts)
+    path = written(tmp_path, shift, n_cells=300, n_genes=50)
+    assert main(lines(path, tmp_path / "run", *SETTINGS, "--conditions", "batch", model="cvae")) == 0
+    trained, record = rebuilt(tmp_path / "run")
+    assert record["conditions"] == {"batch": ["day 0", "day 1", "day 2"]}
+    z, library = torch.randn(500, 4), {"log_library": torch.zeros(500, 1)}
+    day = [trained.likelihood(z, library | {"batch": torch.full((500,), code)}).mean.mean(0).detach() for code in range(3)]
+    odd = torch.arange(50) % 2 == 1
+    assert (day[1] / day[0])[odd].log().mean() - (day[1] / day[0])[~odd].log().mean() > 1.5       # log 10 = 2.3
+    assert (day[2] / day[0]).log().abs().mean() < 0.3
+
+
+def test_the_weight_of_the_kl_rises_to_beta_in_training_and_is_beta_in_validation(tmp_path):
+    path = written(tmp_path, n_cells=40)
+    for steps in ("5", "12"):                    # 36 training cells: 3 steps an epoch; the second run continues the first
+        assert main(lines(path, tmp_path / "run", *QUICK, "--steps", steps, "--size", "12", "--beta", "2", "--warm-up",
+                          "8", model="beta-vae")) == 0
+    metrics = pd.read_csv(tmp_path / "run" / "metrics.csv", index_col="step")
+    np.testing.assert_allclose(metrics["beta"], np.minimum(np.arange(12) / 8, 1) * 2)
+    np.testing.assert_allclose(metrics["loss"], metrics["beta"] * metrics["kl"] - metrics["recon"], rtol=1e-5)
+    seen = metrics.dropna()
+    assert len(seen) >= 4 and (seen["val_beta"] == 2).all()
+
+
+def test_beta_one_is_the_vae_to_the_bit(tmp_path):
+    path = written(tmp_path, n_cells=60)
+    for model, options in {"vae": [], "beta-vae": ["--beta", "1"]}.items():
+        assert main(lines(path, tmp_path / model, *QUICK, "--steps", "4", *options, model=model)) == 0
+    weights = [(tmp_path / model / "model.safetensors").read_bytes() for model in ("vae", "beta-vae")]
+    assert weights[0] == weights[1]
+
+
+def test_more_beta_leaves_fewer_nats_in_the_latent_space(tmp_path):
+    path, kl = written(tmp_path, n_cells=200, n_genes=50), {}
+    for beta in ("0.1", "8"):
+        line = lines(path, tmp_path / beta, *SETTINGS, "--beta", beta, "--patience", "100", model="beta-vae")
+        assert main(line) == 0
+        kl[beta] = pd.read_csv(tmp_path / beta / "metrics.csv")["kl"].iloc[-10:].mean()
+    assert kl["8"] < kl["0.1"] / 2
+
+
+def test_other_labels_are_other_data(tmp_path, capsys):
+    path = written(tmp_path)
+    line = lines(path, tmp_path / "run", *QUICK, "--conditions", "batch", model="cvae")
+    assert main(line) == 0
+    written(tmp_path, lambda cells: column("batch", cells.obs.pop("batch").to_numpy()[::-1])(cells.obs))
+    (tmp_path / "run" / "metrics.csv").unlink()
+    assert main(line) == 1
+    assert "other cells, genes, counts or conditions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["cvae", "beta-vae"])
+def test_two_processes_share_one_run_and_the_first_writes_it(model, tmp_path):
     path = written(tmp_path, n_cells=200, n_genes=50)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lab"]
-    done = subprocess.run([*torchrun, *lines(path, tmp_path / "run", "--epochs", "20", "--lr", "0.005")],
+    done = subprocess.run([*torchrun, *lines(path, tmp_path / "run", "--epochs", "20", "--lr", "0.005",
+                                           *MODELS[model], model=model)],
                           capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
