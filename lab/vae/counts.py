@@ -40,7 +40,7 @@ def level(table: Tensor, cond: Batch | None, name: str) -> Tensor:
                          f"loader(adata, {name!r}), and pass the minibatch as cond")
     y = cond[name]
     if y.is_floating_point() and y.shape[-1] == len(table):
-        return y @ table
+        return y.to(table.dtype) @ table
     if y.is_floating_point() or y.min() < 0 or y.max() >= len(table):
         raise ValueError(f"{name!r} takes codes (B,) from 0 to {len(table) - 1}, or "
                          f"weights (B, {len(table)}); got {tuple(y.shape)} {y.dtype}")
