@@ -12,16 +12,18 @@ from .bundled import digits, pbmc
 from .counts import check_counts
 from .errors import DataError
 from .geo import KANG, kang
+from .programmes import programmes
 from .public import status
 from .qc import prepare, thin
 from .reading import read
 from .splits import assert_known_categories, assert_no_leakage, split
+from .sprites import sprites
 from .tenx import CITESEQ, PBMC3K, PBMC68K, citeseq, pbmc3k, pbmc68k
 from .tissues import bulk, counterfactual_mean
 
 __all__ = ["DataError", "assert_known_categories", "assert_no_leakage", "bulk", "check_counts", "citeseq",
-           "counterfactual_mean", "digits", "kang", "loader", "pbmc", "pbmc3k", "pbmc68k", "prepare", "read", "sets",
-           "split", "thin", "toys"]
+           "counterfactual_mean", "digits", "kang", "loader", "pbmc", "pbmc3k", "pbmc68k", "prepare", "programmes",
+           "read", "sets", "split", "sprites", "thin", "toys"]
 
 
 def sets() -> pd.DataFrame:
@@ -32,6 +34,7 @@ def sets() -> pd.DataFrame:
     embedded = [("pbmc()", "real", 700, 765, "CC BY 4.0", "zheng2017", "scanpy.datasets.pbmc68k_reduced"),
                 ("digits()", "real", 1797, 64, "CC BY 4.0", "alpaydin1998", "sklearn.datasets.load_digits"),
                 ("bulk()", "simulated", 600, 500, "none needed", "", "lab.data.tissues"),
+                ("sprites()", "simulated", 2000, 256, "none needed", "", "lab.data.sprites"),
                 ("toys.moons() and four more", "simulated", None, 2, "none needed", "", "lab.data.toys")]
     public = [
         (f"{source.name}()", "public", source.cells, source.genes, source.licence, source.citation, source.page,

@@ -1,0 +1,142 @@
+"""What a code says about known factors, one coordinate at a time (MIG, DCI, SAP); what the KL of a VAE is made of; and
+FactorVAE, which taxes only one part of it, the total correlation.
+
+Codes are (N, Z), factors (N, F), both numbers; a category goes in as one column per level.
+"""
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestRegressor
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+from torch.nn.functional import softplus
+
+
+def mig(codes, factors, *, bins: int = 20) -> float:
+    """Mutual information gap (Chen et al. 2018, eq. 6): for each factor the information of its best code minus that of
+    the second best, over the factor's entropy; the mean over factors.
+
+    Codes, and factors of more than `bins` values, are cut into `bins` intervals of equal width. A small sample biases
+    every information up, by about (bins - 1)^2 / 2N nats, the gap by less.
+    """
+    codes, factors = _checked(codes, factors)
+    cut_codes = [_cut(z, bins) for z in codes.T]
+    gaps = []
+    for v in factors.T:
+        v = _cut(v, bins) if len(np.unique(v)) > bins else np.unique(v, return_inverse=True)[1]
+        information = [_entropy(z) + _entropy(v) - _entropy(z * (v.max() + 1) + v) for z in cut_codes]
+        second, best = sorted(information)[-2:]
+        gaps.append((best - second) / _entropy(v))
+    return float(np.mean(gaps))
+
+
+def dci(codes, factors, *, n_trees: int = 20, max_depth: int = 8, seed: int = 0) -> dict[str, float]:
+    """Disentanglement (does a code serve one factor?), completeness (is a factor served by one code?) and
+    informativeness (held-out R^2), from the importances of a random forest per factor (Eastwood & Williams 2018).
+
+    Trees are grown on the first three quarters of the rows, which are taken to be in random order. Importances of one
+    factor sum to 1 however badly it is predicted: read the first two only where `informativeness` is high.
+    """
+    codes, factors = _checked(codes, factors)
+    if factors.shape[1] < 2:
+        raise ValueError("disentanglement asks which of several factors a code serves; pass at least two factors")
+    n, importance, r2 = len(codes) * 3 // 4, [], []
+    for v in factors.T:
+        forest = RandomForestRegressor(n_trees, max_depth=max_depth, max_samples=min(n, 2250), random_state=seed)
+        forest.fit(codes[:n], v[:n])
+        importance.append(forest.feature_importances_)
+        r2.append(forest.score(codes[n:], v[n:]))
+    R = np.array(importance).T                                           # (Z, F)
+    used = R[R.sum(1) > 0]
+    weight = used.sum(1) / used.sum()
+    return {"disentanglement": float(weight @ (1 - _spread(used))),
+            "completeness": float((1 - _spread(R.T)).mean()), "informativeness": float(np.mean(r2))}
+
+
+def sap(codes, factors) -> float:
+    """Separated attribute predictability (Kumar et al. 2018, section 3): for each factor the R^2 of the line through
+    its best code minus that of the second best; the mean over factors. A constant code predicts nothing."""
+    codes, factors = _checked(codes, factors)
+    z, v = codes - codes.mean(0), factors - factors.mean(0)
+    norm = (z**2).sum(0)[:, None] * (v**2).sum(0)                        # (Z, F)
+    r2 = np.divide((z.T @ v) ** 2, norm, out=np.zeros_like(norm), where=norm > 0)
+    second, best = np.sort(r2, axis=0)[-2:]
+    return float((best - second).mean())
+
+
+def total_correlation(z: Tensor) -> Tensor:
+    """KL(N(m, C), product of its marginals) = -1/2 log det corr(z), in nats, of codes (N, Z): exact if they are
+    Gaussian."""
+    return -0.5 * torch.corrcoef(z.T).logdet()
+
+
+@torch.no_grad()
+def kl_parts(q: Distribution, prior: Distribution) -> dict[str, Tensor]:
+    """The mean KL of N diagonal Gaussian posteriors to a diagonal Gaussian prior, in three parts that sum to it on
+    average: `information` I(n; z) <= log N, `total_correlation` of q(z), and `dimensions`, the KLs of its marginals
+    (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2).
+
+    q(z) is the mixture of the N posteriors, all N^2 densities computed; the means over z take one draw from each.
+    """
+    z = q.sample()                                                       # (N, Z)
+    density = q.base_dist.log_prob(z[:, None])                           # (N, N, Z): of draw n under posterior m
+    log_n = np.log(len(z))
+    joint = density.sum(-1).logsumexp(1) - log_n                         # log q(z), (N,)
+    marginals = density.logsumexp(1) - log_n                             # log q(z_i), (N, Z)
+    return {"information": (q.log_prob(z) - joint).mean(), "total_correlation": (joint - marginals.sum(-1)).mean(),
+            "dimensions": (marginals.sum(-1) - prior.log_prob(z)).mean()}
+
+
+def _shuffled(z: Tensor) -> Tensor:
+    """z (B, Z) with every column in an order of its own: draws from the product of the marginals."""
+    return torch.stack([column[torch.randperm(len(z))] for column in z.T], -1)
+
+
+def discriminator_loss(discriminator: nn.Module, z: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of telling codes z (B, Z) from shuffled ones by the logit discriminator(z) (B, 1); its best logit
+    is log q(z) - log prod q(z_i), so that `tc`, the mean over z, estimates the total correlation in nats.
+
+    Kim & Mnih (2018) shuffle a second minibatch; this one is shuffled twice over, which saves a pass."""
+    z = z.detach()
+    together, apart = discriminator(z), discriminator(_shuffled(z))       # (B, 1)
+    return {"loss": 0.5 * (softplus(-together) + softplus(apart)).mean(), "tc": together.mean()}
+
+
+def factor_loss(model: nn.Module, discriminator: nn.Module, x: Tensor, cond=None, *, gamma: float) -> dict[str, Tensor]:
+    """-ELBO + gamma * total correlation, the latter by the discriminator (FactorVAE; Kim & Mnih 2018, eq. 2). `z` is
+    not among the entries: a loop logs means, and the discriminator takes a fresh draw from `model.posterior`."""
+    q = model.posterior(x, cond)
+    z = q.rsample()                                                      # (B, Z)
+    recon = model.likelihood(z, cond).log_prob(x)                        # (B,)
+    kl = kl_divergence(q, model.prior(cond))                             # (B,)
+    tc = discriminator(z).mean()
+    return {"loss": (kl - recon).mean() + gamma * tc, "recon": recon.mean(), "kl": kl.mean(), "tc": tc}
+
+
+def _checked(codes, factors) -> tuple[np.ndarray, np.ndarray]:
+    codes, factors = np.asarray(codes, np.float64), np.asarray(factors, np.float64)
+    if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
+        raise ValueError(f"codes are (N, Z) and factors (N, F), one row a cell; got {codes.shape}, {factors.shape}")
+    if codes.shape[1] < 2:
+        raise ValueError("a gap is between two codes; pass at least two columns, constant ones included")
+    if not (np.isfinite(codes).all() and np.isfinite(factors).all()):
+        raise ValueError("codes or factors hold NaN or infinity; drop those cells first")
+    if (constant := np.ptp(factors, axis=0) == 0).any():
+        raise ValueError(f"factor {constant.argmax()} is the same in every cell and cannot be found; drop its column")
+    return codes, factors
+
+
+def _cut(values: np.ndarray, bins: int) -> np.ndarray:
+    """Interval 0 to bins - 1 of each value; all 0 for a constant."""
+    low, width = values.min(), np.ptp(values) / bins
+    return np.minimum((values - low) / (width or 1), bins - 1).astype(int)
+
+
+def _entropy(labels: np.ndarray) -> float:
+    p = np.bincount(labels) / len(labels)
+    return float(-(p[p > 0] * np.log(p[p > 0])).sum())
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Entropy of each row scaled to sum to 1, in units of the largest there is: 0 for one-hot, 1 for uniform."""
+    p = rows / rows.sum(1, keepdims=True)
+    return -(p * np.log(np.where(p > 0, p, 1))).sum(1) / np.log(rows.shape[1])

@@ -1,0 +1,208 @@
+"""Disentanglement: metrics with known values on rotated factors, the KL's parts where each is known, FactorVAE's total
+correlation."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.metrics import mutual_info_score
+from torch import nn
+from torch.distributions import Independent, Normal
+
+from lab import disentangle, train, vae
+from lab.nets import mlp
+
+RHO = 0.7
+
+
+def rotated(degrees, n=10_000, seed=0):
+    """Codes (n, 2): two uniform factors of ten levels, turned; and the factors."""
+    factors = np.random.default_rng(seed).integers(0, 10, (n, 2)).astype(float)
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return factors @ [[cos, sin], [-sin, cos]], factors
+
+
+def correlated(n, seed):
+    """n draws of a standard Gaussian in the plane with correlation RHO."""
+    z = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, RHO], [RHO, 1]], n)
+    return torch.tensor(z, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("degrees, gap, d", [(0, 0.998, 1), (15, 0.322, 0.70), (30, 0.108, 0.21), (45, 0.004, 0)])
+def test_mig_and_dci_of_rotated_factors_have_their_known_values(degrees, gap, d):
+    for seed in range(3):
+        codes, factors = rotated(degrees, seed=seed)
+        assert disentangle.mig(codes, factors) == pytest.approx(gap, abs=0.02)
+        scores = disentangle.dci(codes, factors)
+        assert scores["disentanglement"] == pytest.approx(d, abs=0.03)
+        assert scores["completeness"] == pytest.approx(d, abs=0.03)
+        assert scores["informativeness"] > 0.99  # nothing is lost by turning
+
+
+@pytest.mark.parametrize("degrees", [0, 10, 20, 30, 45])
+def test_sap_of_rotated_factors_is_the_cosine_of_twice_the_angle(degrees):
+    codes, factors = rotated(degrees, n=100_000)
+    assert disentangle.sap(codes, factors) == pytest.approx(math.cos(math.radians(2 * degrees)), abs=0.02)
+
+
+def test_mig_is_the_gap_of_scikit_learns_mutual_information():
+    random = np.random.default_rng(0)
+    factors = random.integers(0, 4, (500, 3))
+    codes = np.round(factors[:, [0, 1, 2, 0]] + random.normal(0, 0.7, (500, 4)))
+    gaps = []
+    for v in factors.T:
+        information = sorted(mutual_info_score(z, v) for z in codes.T)
+        gaps.append((information[-1] - information[-2]) / mutual_info_score(v, v))
+    assert np.ptp(codes, axis=0).max() < 30
+    assert disentangle.mig(codes, factors, bins=1000) == pytest.approx(np.mean(gaps), abs=1e-12)
+
+
+def test_dci_reads_the_importances_of_scikit_learns_forest():
+    random = np.random.default_rng(0)
+    factors = random.normal(size=(800, 2))
+    codes = np.c_[factors[:, 0], factors.sum(1), random.normal(size=800)]
+    R = [RandomForestRegressor(20, max_depth=8, random_state=0).fit(codes, v).feature_importances_ for v in factors.T]
+    entropy = -(np.array(R) * np.log(R)).sum(1) / np.log(3)
+    assert disentangle.dci(codes, factors)["completeness"] == pytest.approx(1 - entropy.mean(), abs=0.05)
+
+
+def test_scores_do_not_depend_on_the_order_sign_or_scale_of_codes():
+    codes, factors = rotated(20)
+    changed = codes[:, ::-1] * [-3.0, 0.01]
+    assert disentangle.mig(changed, factors) == pytest.approx(disentangle.mig(codes, factors), abs=0.03)
+    assert disentangle.sap(changed, factors) == pytest.approx(disentangle.sap(codes, factors), abs=1e-9)
+    a, b = (disentangle.dci(c, factors)["disentanglement"] for c in (changed, codes))
+    assert a == pytest.approx(b, abs=0.03)
+
+
+def test_a_constant_code_changes_no_gap_and_noise_scores_nothing():
+    codes, factors = rotated(15)
+    padded = np.c_[codes, np.ones(len(codes))]
+    assert disentangle.mig(padded, factors) == pytest.approx(disentangle.mig(codes, factors), abs=1e-12)
+    assert disentangle.sap(padded, factors) == pytest.approx(disentangle.sap(codes, factors), abs=1e-12)
+    noise = np.random.default_rng(0).normal(size=(10_000, 5))
+    assert disentangle.mig(noise, factors) < 0.01 and disentangle.sap(noise, factors) < 0.01
+    assert abs(disentangle.dci(noise, factors)["informativeness"]) < 0.05
+
+
+def test_mig_and_dci_take_under_five_seconds_for_ten_thousand_cells():
+    factors = np.random.default_rng(0).normal(size=(10_000, 10))
+    codes = factors + 0.3 * np.random.default_rng(1).normal(size=(10_000, 10))
+    start = time.process_time()
+    disentangle.mig(codes, factors), disentangle.dci(codes, factors)
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("codes, factors, says", [
+    (np.zeros((5, 2)), np.zeros((4, 2)), "one row a cell"), (np.zeros((5, 1)), np.eye(5), "at least two columns"),
+    (np.full((5, 2), np.nan), np.eye(5), "NaN"), (np.eye(5), np.ones((5, 2)), "drop its column")])
+def test_bad_codes_and_factors_are_refused(codes, factors, says):
+    for score in (disentangle.mig, disentangle.dci, disentangle.sap):
+        with pytest.raises(ValueError, match=says):
+            score(codes, factors)
+
+
+def test_dci_of_a_single_factor_is_refused():
+    with pytest.raises(ValueError, match="at least two factors"):
+        disentangle.dci(np.eye(5), np.arange(5)[:, None])
+
+
+def test_the_total_correlation_of_a_gaussian_is_its_closed_form():
+    exact = -0.5 * math.log(1 - RHO**2)
+    found = [disentangle.total_correlation(correlated(20_000, seed)).item() for seed in range(5)]
+    assert np.mean(found) == pytest.approx(exact, rel=0.03)
+    torch.testing.assert_close(disentangle.total_correlation(correlated(500, 0) * torch.tensor([5.0, -0.1])),
+                               disentangle.total_correlation(correlated(500, 0)))
+
+
+def test_the_discriminator_finds_the_total_correlation_within_five_percent():
+    torch.manual_seed(0)
+    z, fresh = correlated(20_000, 0), correlated(100_000, 1)
+    net = mlp(2, 64, 1)
+    loss = lambda b: disentangle.discriminator_loss(net, b["z"])
+    for n, lr in ((250, 1e-2), (100, 1e-3)):
+        for report in train.steps(net, loss, [{"z": part} for part in z.split(2000)], n=n, lr=lr):
+            pass
+    exact = -0.5 * math.log(1 - RHO**2)
+    with torch.no_grad():
+        assert net(fresh).mean().item() == pytest.approx(exact, rel=0.05)
+    assert report["loss"] < math.log(2)
+
+
+def test_the_best_logit_is_the_log_density_ratio():
+    """Given the exact ratio, the estimate is the total correlation, and no other logit has a lower loss."""
+    z = correlated(50_000, 0)
+    precision = torch.linalg.inv(torch.tensor([[1, RHO], [RHO, 1]]))
+    exact = -0.5 * math.log(1 - RHO**2)
+    ratio = lambda z: (exact - 0.5 * ((z @ precision * z).sum(-1) - (z**2).sum(-1)))[:, None]
+    torch.manual_seed(0)
+    best = disentangle.discriminator_loss(ratio, z)
+    assert best["tc"].item() == pytest.approx(exact, rel=0.03)
+    for other in (lambda z: 0 * z[:, :1], lambda z: 0.5 * ratio(z), lambda z: 2 * ratio(z), lambda z: ratio(z) + 0.5):
+        assert disentangle.discriminator_loss(other, z)["loss"] > best["loss"]
+
+
+def test_the_parts_of_the_kl_sum_to_it_and_are_the_closed_form_in_the_linear_case():
+    """At the optimum of a linear VAE q(z) is the prior: all of the KL is information."""
+    torch.manual_seed(0)
+    signal = torch.tensor([0.9, 0.5, 0.0])  # Var of the posterior mean; the posterior's own is 1 - signal
+    mean = torch.randn(3000, 3) * signal.sqrt()
+    q = Independent(Normal(mean, (1 - signal).sqrt().expand(3000, 3)), 1)
+    prior = Independent(Normal(torch.zeros(3), torch.ones(3)), 1)
+    parts = disentangle.kl_parts(q, prior)
+    kl = torch.distributions.kl_divergence(q, prior).mean()
+    assert sum(parts.values()).item() == pytest.approx(kl.item(), abs=0.1)
+    information = -0.5 * (1 - signal).log().sum().item()
+    assert parts["information"].item() == pytest.approx(information, abs=0.06)
+    assert abs(parts["total_correlation"]) < 0.03 and abs(parts["dimensions"]) < 0.03
+
+
+def test_information_never_exceeds_the_logarithm_of_the_number_of_cells():
+    torch.manual_seed(0)
+    q = Independent(Normal(10 * torch.randn(50, 2), 1e-3 * torch.ones(50, 2)), 1)
+    parts = disentangle.kl_parts(q, Independent(Normal(torch.zeros(2), torch.ones(2)), 1))
+    assert parts["information"].item() == pytest.approx(math.log(50), abs=1e-4)
+
+
+def test_the_total_correlation_part_is_that_of_correlated_codes():
+    torch.manual_seed(0)
+    width = 0.3
+    q = Independent(Normal(correlated(4000, 0), width * torch.ones(4000, 2)), 1)
+    parts = disentangle.kl_parts(q, Independent(Normal(torch.zeros(2), torch.ones(2)), 1))
+    exact = -0.5 * math.log(1 - (RHO / (1 + width**2)) ** 2)
+    assert parts["total_correlation"].item() == pytest.approx(exact, abs=0.04)
+
+
+def small_vae():
+    torch.manual_seed(0)
+    return vae.VAE(vae.Encoder(6, 2, 16), vae.GaussianDecoder(nn.Linear(2, 6)), 2)
+
+
+def test_factor_loss_without_its_penalty_is_the_negative_elbo():
+    model, net, x = small_vae(), mlp(2, 8, 1), torch.randn(50, 6)
+    torch.manual_seed(1)
+    ours = disentangle.factor_loss(model, net, x, gamma=0.0)
+    torch.manual_seed(1)
+    torch.testing.assert_close(ours["loss"], vae.loss(model, x)["loss"])
+
+
+def test_factor_loss_adds_gamma_times_the_discriminators_mean_logit_and_pushes_the_encoder():
+    model, x = small_vae(), torch.randn(50, 6)
+    always = lambda z: torch.full((len(z), 1), 2.0)
+    values = []
+    for gamma in (0.0, 3.0):
+        torch.manual_seed(1)
+        values.append(disentangle.factor_loss(model, always, x, gamma=gamma)["loss"])
+    assert (values[1] - values[0]).item() == pytest.approx(6.0, abs=1e-5)
+    disentangle.factor_loss(model, lambda z: z[:, :1], x, gamma=1.0)["tc"].backward()
+    assert model.encoder.net[0].weight.grad.abs().sum() > 0
+
+
+def test_the_discriminator_trains_no_encoder():
+    model, net = small_vae(), mlp(2, 8, 1)
+    z = model.posterior(torch.randn(50, 6)).rsample()
+    disentangle.discriminator_loss(net, z)["loss"].backward()
+    assert model.encoder.net[0].weight.grad is None and net[0].weight.grad.abs().sum() > 0
