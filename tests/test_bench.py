@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ BENCH = Path(__file__).parent / "bench"
 
 @pytest.fixture(scope="module")
 def bench():
-    return runpy.run_path(str(BENCH / "__main__.py"), run_name="bench")
+    return runpy.run_path(str(BENCH), run_name="bench")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,26 @@ def test_training_raises_the_held_out_bound_towards_the_truth(bench, simulated):
     assert start + 100 < end < truth.mean()
 
 
+@pytest.fixture(scope="module")
+def models():
+    return runpy.run_path(str(BENCH / "models.py"), run_name="models")
+
+
+def test_every_step_that_is_timed_trains(models, simulated):
+    """The loss falls: a row of the table times no idle loop."""
+    cells = simulated[0][:256].copy()
+    torch.manual_seed(0)
+    for name, (begin, _) in models["STEPS"].items():
+        rows = list(islice(begin(cells), 5))
+        first, last = (row[0] if name == "FactorVAE" else row for row in (rows[0], rows[-1]))
+        assert last["loss"] < first["loss"] - 20, name
+
+
+def test_mig_and_dci_of_ten_thousand_cells_take_less_than_five_seconds(models):
+    wall, cpu = models["seconds_of_mig_and_dci"]()
+    assert cpu < 5
+
+
 @pytest.mark.peer
 def test_the_bench_prints_ratios_and_both_likelihoods():
     pytest.importorskip("scvi")
@@ -45,7 +66,8 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
         [sys.executable, str(BENCH), "--epochs", "1", "--repeats", "1", "--k", "5"], capture_output=True, text=True
     )
     assert out.returncode == 0, out.stderr
-    for words in ("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"):
+    for words in ("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats", "IWAE, K = 50", "FactorVAE",
+                  "MIG + DCI"):
         assert words in out.stdout
 
 
