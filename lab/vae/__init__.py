@@ -4,9 +4,11 @@
 the codes of the conditions), or None where nothing is needed. `b | {"disease": codes}` is the same cells under another
 condition.
 """
-from .bounds import VAE, active_units, elbo, iwae_bound, iwae_loss, loss
+from .bounds import VAE, active_units, elbo, iwae_bound, iwae_loss, log_weights, loss
 from .counts import (NB, ZINB, ConditionEmbedding, CountDecoder, Encoder, GaussianDecoder, LearnedLibrary,
                      Log1pRelative, Poisson, count_vae)
+from .results import annotate, differential_expression
 
-__all__ = ["NB", "VAE", "ZINB", "ConditionEmbedding", "CountDecoder", "Encoder", "GaussianDecoder", "LearnedLibrary",
-           "Log1pRelative", "Poisson", "active_units", "count_vae", "elbo", "iwae_bound", "iwae_loss", "loss"]
+__all__ = ["ConditionEmbedding", "CountDecoder", "Encoder", "GaussianDecoder", "LearnedLibrary", "Log1pRelative", "NB",
+           "Poisson", "VAE", "ZINB", "active_units", "annotate", "count_vae", "differential_expression",
+           "elbo", "iwae_bound", "iwae_loss", "log_weights", "loss"]

@@ -27,7 +27,8 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor, cond: Batch | None = None) -> Distribution:
         """q(z | x), a diagonal Gaussian over (B, Z)."""
-        mean, log_std = self.encoder(x, cond).chunk(2, -1)
+        out = self.encoder(x, cond).to(self.zero.dtype)     # bfloat16 would round nats
+        mean, log_std = out.chunk(2, -1)
         return gaussian(mean, log_std.exp())
 
     def likelihood(self, z: Tensor, cond: Batch | None = None) -> Distribution:
@@ -53,35 +54,47 @@ def loss(model: VAE, x: Tensor, cond: Batch | None = None,
             "recon": recon.mean(), "kl": kl.mean()}
 
 
-def iwae_bound(model: VAE, x: Tensor, cond: Batch | None = None,
-               k: int = 8) -> Tensor:
-    """log of the mean of k importance weights per cell (B,): at least the ELBO, at
-    most log p(x), both in expectation (Burda et al. 2016, eq. 8)."""
-    q = model.posterior(x, cond)
-    z = q.rsample((k,))                                                  # (K, B, Z)
-    log_w = (model.likelihood(z, cond).log_prob(x)
-             + model.prior(cond).log_prob(z) - q.log_prob(z))            # (K, B)
-    return log_w.logsumexp(0) - math.log(k)                              # (B,)
+def log_weights(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, *,
+                doubly: bool = False) -> tuple[Tensor, Tensor]:
+    """log w = log p(x, z) - log q(z | x) (K, B) of k posterior samples, and the
+    samples z (K, B, Z). The mean of w over q is p(x), whatever q is.
 
-
-def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
-              doubly: bool = False) -> dict[str, Tensor]:
-    """Minus the bound of k samples, and `ess`, the effective number of samples.
-
-    `doubly`: the encoder's gradient is the doubly reparameterised one, whose signal
-    does not drown as k grows (Tucker et al. 2019, eq. 8); the decoder's, and the
-    value, stay the same.
+    `doubly`: log q is a constant in the encoder's weights, which then act through z
+    alone.
     """
+    if k < 1:
+        raise ValueError(f"k={k}: a bound needs at least one sample of z")
     q = model.posterior(x, cond)
     z = q.rsample((k,))                                                  # (K, B, Z)
     density = gaussian(q.mean.detach(), q.stddev.detach()) if doubly else q
     log_w = (model.likelihood(z, cond).log_prob(x)
              + model.prior(cond).log_prob(z) - density.log_prob(z))      # (K, B)
-    weight = log_w.detach().softmax(0)                                   # (K, B)
+    return log_w, z
+
+
+def iwae_bound(model: VAE, x: Tensor, cond: Batch | None = None,
+               k: int = 8) -> Tensor:
+    """log of the mean of k importance weights per cell (B,): at least the ELBO, at
+    most log p(x), both in expectation (Burda et al. 2016, eq. 8)."""
+    log_w, _ = log_weights(model, x, cond, k)                            # (K, B)
+    return log_w.logsumexp(0) - math.log(k)                              # (B,)
+
+
+def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
+              doubly: bool = False) -> dict[str, Tensor]:
+    """Minus the bound of k samples, and `ess`, the effective number of samples,
+    1 / sum of the squared normalised weights, from 1 to k: means over cells.
+
+    `doubly`: the encoder's gradient is the doubly reparameterised one, whose signal
+    does not drown as k grows (Tucker et al. 2019, eq. 8); its expectation, the
+    decoder's gradient and the value stay the same.
+    """
+    log_w, z = log_weights(model, x, cond, k, doubly=doubly)
     bound = (log_w.logsumexp(0) - math.log(k)).mean()
-    if doubly and z.requires_grad:           # the bound brings one factor of the weight
+    weight = log_w.detach().softmax(0)                                   # (K, B)
+    if doubly and z.requires_grad:      # the bound brings one factor of the weight
         z.register_hook(lambda grad: weight[..., None] * grad)
-    return {"loss": -bound, "ess": 1 / weight.square().sum(0).mean()}
+    return {"loss": -bound, "ess": (1 / weight.square().sum(0)).mean()}
 
 
 @torch.no_grad()
