@@ -47,3 +47,27 @@ class MLP(nn.Module):
         for layer, shift in zip(self.layers, self.shifts):
             x = nn.functional.silu(layer(x) + shift(context))            # (B, H)
         return self.out(x)
+
+
+class MaskedLinear(nn.Module):
+    """z (..., K) -> (..., G) by a weight that exists only where `mask` (G, K) is not 0, plus a bias per gene.
+
+    `nonnegative`: weights are above 0, so that more of z_k is more of every gene in programme k, and its sign is fixed.
+    """
+
+    def __init__(self, mask: Tensor, nonnegative: bool = False):
+        super().__init__()
+        self.register_buffer("mask", torch.as_tensor(mask, dtype=torch.float32))
+        if self.mask.dim() != 2 or not self.mask.any():
+            raise ValueError(f"a mask is a table genes x programmes, not all 0; got shape {tuple(self.mask.shape)}")
+        self.nonnegative, (n_genes, n_programmes) = nonnegative, self.mask.shape
+        self.raw = nn.Parameter(torch.randn(n_genes, n_programmes) / math.sqrt(n_programmes))
+        self.bias = nn.Parameter(torch.zeros(n_genes))
+
+    @property
+    def weight(self) -> Tensor:
+        """(G, K), 0 outside the mask."""
+        return self.mask * (nn.functional.softplus(self.raw) if self.nonnegative else self.raw)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return nn.functional.linear(z, self.weight, self.bias)

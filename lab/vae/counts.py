@@ -103,12 +103,12 @@ class LearnedLibrary(nn.Module):
 
 class NB(nn.Module):
     """Negative binomial around the mean, one theta per gene; with `by`, a condition's
-    name and number of levels, one per gene and level."""
+    name and number of levels, one per gene and level. `theta` is where all start."""
 
-    def __init__(self, n_genes: int, by: tuple[str, int] | None = None):
+    def __init__(self, n_genes: int, by: tuple[str, int] | None = None, *, theta: float = 1.0):
         super().__init__()
-        self.by = by and by[0]
-        self.log_theta = nn.Parameter(torch.zeros(*by[1:] if by else (), n_genes))
+        self.by, shape = by and by[0], (*by[1:], n_genes) if by else (n_genes,)
+        self.log_theta = nn.Parameter(torch.full(shape, theta).log())
 
     def forward(self, mean: Tensor, z: Tensor, cond: Batch) -> Distribution:
         log_theta = level(self.log_theta, cond, self.by) if self.by else self.log_theta
@@ -118,9 +118,10 @@ class NB(nn.Module):
 class ZINB(NB):
     """NB with an extra probability of zero whose logits are linear in z."""
 
-    def __init__(self, n_genes: int, n_latent: int, by: tuple[str, int] | None = None):
-        super().__init__(n_genes, by)
+    def __init__(self, n_genes: int, n_latent: int, by: tuple[str, int] | None = None, *, theta: float = 1.0):
+        super().__init__(n_genes, by, theta=theta)
         self.gate = nn.Linear(n_latent, n_genes)
+        nn.init.constant_(self.gate.bias, -3.0)      # 5 %, nearly NB: Adam moves a logit by no more than lr a step
 
     def forward(self, mean: Tensor, z: Tensor, cond: Batch) -> Distribution:
         return ZeroInflated(super().forward(mean, z, cond), self.gate(z))

@@ -1,0 +1,124 @@
+"""What a trained count VAE says, written where scanpy looks for it: `obsm`, `layers`, `uns`."""
+from collections.abc import Iterator
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lab.data import DataError, loader
+
+from .bounds import VAE, Batch
+
+
+@torch.no_grad()
+def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | None = None,
+             categories: dict[str, list] | None = None, layer: str = "counts", n: int = 10) -> None:
+    """Write `obsm["X_vae"]`, the posterior means, and `layers["vae_normalized"]`, expected counts per 10,000 of these
+    genes, the mean over `n` posterior draws.
+
+    `obs` names the columns that the model is conditioned on, `categories` their codes in training
+    (`loader.dataset.categories`). `under` decodes every cell as of one level, {"batch": "batch 1"}, whatever its own.
+    """
+    latent, normalised = [], []
+    for b, given in _minibatches(adata, obs, under, categories, layer):
+        q = model.posterior(b["x"], b)
+        latent.append(q.mean)
+        normalised.append(sum(_proportions(model, q.sample(), given) for _ in range(n)) * (1e4 / n))
+    adata.obsm["X_vae"] = torch.cat(latent).cpu().numpy()
+    adata.layers["vae_normalized"] = torch.cat(normalised).cpu().numpy()
+
+
+@torch.no_grad()
+def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: str, reference: str = "rest",
+                            replicate: str | None = None, delta: float = 0.5, pseudocount: float = 1.0, n: int = 100,
+                            under: dict[str, str] | None = None, categories: dict[str, list] | None = None,
+                            layer: str = "counts", key: str = "rank_genes_groups") -> None:
+    """Write `uns[key]` in scanpy's own format, for every level of `obs[groupby]` against `reference`, a level or "rest":
+    `scanpy.get.rank_genes_groups_df(adata, group)` and scanpy's plots read it.
+
+    A draw takes z of every cell from its posterior, and Dirichlet weights over the cells of a group (over its
+    replicates, with `replicate`, a column such as the donor; Rubin's Bayesian bootstrap); h is the weighted mean
+    proportion per 10,000 and lfc = log2((h_group + pseudocount) / (h_reference + pseudocount)). Over `n` draws, as in
+    Boyeau et al. 2023:
+    `logfoldchanges`, the median lfc; `scores`, P(lfc > delta) - P(lfc < -delta); `pvals`, no p-value but the local
+    false discovery rate 1 - P(|lfc| > delta); `pvals_adj`, its mean over all genes at least as sure. The decoder's
+    weights are taken as known, and cells are not replicates: without `replicate` this describes these cells.
+    """
+    groups, of_cell, unit = _groups(adata, groupby, reference, replicate)
+    weight = np.zeros((n, adata.n_obs), np.float32)
+    for g in range(len(groups)):                                 # Exp(1) weights, normalised below, are Dirichlet
+        cells = np.flatnonzero(of_cell == g)
+        names, which, size = np.unique(unit[cells], return_inverse=True, return_counts=True)
+        draw = torch.empty(n, len(names)).exponential_().numpy()
+        weight[:, cells] = (draw / (size if replicate else 1))[:, which]
+    weight, of_cell = torch.from_numpy(weight), torch.from_numpy(of_cell)
+    total, start = 0, 0
+    for b, given in _minibatches(adata, obs, under, categories, layer):
+        q, rows = model.posterior(b["x"], b), slice(start, start := start + len(b["x"]))
+        member = torch.nn.functional.one_hot(of_cell[rows], len(groups)).float()         # (b, K)
+        total = total + torch.stack([(member * weight[s, rows, None]).T
+                                     @ _proportions(model, q.sample(), given).cpu() for s in range(n)])
+    mass = torch.stack([weight[:, of_cell == g].sum(1) for g in range(len(groups))], 1)[..., None]       # (n, K, 1)
+    h = 1e4 * total.double() / mass                                                      # (n, K, G)
+    rest = 1e4 * (total.sum(1, True) - total).double() / (mass.sum(1, True) - mass)
+    against = rest if reference == "rest" else h[:, [groups.index(reference)]].expand_as(h)
+    lfc = ((h + pseudocount) / (against + pseudocount)).log2().numpy()
+    tables = {group: _table(lfc[:, g], adata.var_names, delta) for g, group in enumerate(groups) if group != reference}
+    columns = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
+    adata.uns[key] = {
+        "params": {"groupby": groupby, "reference": reference, "method": "count VAE", "use_raw": False, "layer": layer,
+                   "corr_method": "posterior expected false discovery rate", "delta": delta}
+    } | {c: pd.DataFrame({g: table[c].to_numpy() for g, table in tables.items()}).to_records(
+        index=False, column_dtypes={g: object if c == "names" else "float64" for g in tables}) for c in columns}
+
+
+def _table(lfc: np.ndarray, genes: pd.Index, delta: float) -> pd.DataFrame:
+    """One group's genes, the surest rise first, from draws (n, G) of its log2 fold change."""
+    up, down = (lfc > delta).mean(0), (lfc < -delta).mean(0)
+    table = pd.DataFrame({"names": genes.astype(str), "scores": up - down, "logfoldchanges": np.median(lfc, 0),
+                          "pvals": 1 - up - down})
+    surest = table["pvals"].sort_values(kind="stable")
+    table["pvals_adj"] = (surest.cumsum() / np.arange(1, len(genes) + 1)).groupby(surest).transform("max")
+    return table.sort_values(["scores", "logfoldchanges"], ascending=False)
+
+
+def _groups(adata: ad.AnnData, groupby: str, reference: str,
+            replicate: str | None) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The levels of obs[groupby], each cell's code, and the unit that is drawn: its replicate, or the cell itself."""
+    for name in filter(None, (groupby, replicate)):
+        if name not in adata.obs or adata.obs[name].isna().any():
+            raise DataError(f"obs[{name!r}] must name a group for every cell; add it, or leave out unlabelled cells")
+    column = adata.obs[groupby].astype(str).astype("category").cat
+    groups = list(column.categories)
+    if len(groups) < 2 or reference not in [*groups, "rest"]:
+        raise DataError(f"obs[{groupby!r}] has the levels {', '.join(groups)}; a comparison needs two, and a reference "
+                        "that is one of them, or 'rest'")
+    unit = np.arange(adata.n_obs) if replicate is None else adata.obs[replicate].astype(str).to_numpy()
+    if alone := [g for k, g in enumerate(groups) if len(set(unit[column.codes == k])) < 2]:
+        raise DataError(f"{alone[0]!r} has a single {replicate or 'cell'}: nothing says how much it would vary; merge "
+                        "that group with another or leave it out")
+    return groups, column.codes.to_numpy().astype(np.int64), unit
+
+
+def _minibatches(adata: ad.AnnData, obs: tuple[str, ...], under: dict[str, str] | None,
+                 categories: dict[str, list] | None, layer: str) -> Iterator[tuple[Batch, Batch]]:
+    """Minibatches in order, each beside the same with the levels of `under`."""
+    batches = loader(adata, *obs, layer=layer, size=256, shuffle=False, categories=categories)
+    codes, meaning = {}, batches.dataset.categories
+    for name, level in (under or {}).items():
+        if level not in meaning.get(name, []):
+            raise DataError(f"under={{{name!r}: {level!r}}} is no level that the model knows; name the column after "
+                            f"adata, and one of: {', '.join(map(str, meaning.get(name, []))) or 'none'}")
+        codes[name] = meaning[name].index(level)
+    for b in batches:
+        yield b, b | {name: torch.full((len(b["x"]),), code) for name, code in codes.items()}
+
+
+def _proportions(model: VAE, z: Tensor, cond: Batch) -> Tensor:
+    """Expected counts (B, G) as shares of the cell's expected total."""
+    mean = model.likelihood(z, cond).mean
+    if (mean < 0).any():
+        raise ValueError("the model expects counts below 0: proportions need a count likelihood, NB, ZINB or Poisson")
+    return mean / mean.sum(-1, keepdim=True)
