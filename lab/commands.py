@@ -1,4 +1,4 @@
-"""The models of `python -m lab train` and their options: each command says what sets it apart, `Options` what all share.
+"""The models of `python -m lab train` and their options: a command says what sets it apart, `Options` what all share.
 
 Nothing heavy is imported before the options are known to be right.
 """
@@ -13,9 +13,9 @@ import tyro
 
 Out = Annotated[Path, tyro.conf.arg(help=
     "a folder for the results: new, empty, or that of the run to continue, which the same command does. It receives "
-    "model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in their order, with posterior "
-    "means in obsm['X_vae']), metrics.csv (one row per step) and run.json (arguments, versions, the conditions' labels, "
-    "ELBO and IWAE bound of the held-out cells).")]
+    "model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in their order, with "
+    "posterior means in obsm['X_vae']), metrics.csv (one row per step) and run.json (arguments, versions, the "
+    "conditions' labels, ELBO and IWAE bound of the held-out cells).")]
 Genes = Annotated[int | Literal["all"] | None, tyro.conf.arg(
     metavar="INT|all", help_behavior_hint="(default: 2000, or all where there are fewer)")]
 Steps = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by --epochs)")]

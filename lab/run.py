@@ -31,8 +31,8 @@ RESULTS = ("model.safetensors", "genes.txt", "latent.h5ad", "metrics.csv", "run.
 
 
 class WarmedUp(nn.Module):
-    """`vae.loss` whose KL weight rises linearly from 0 to `beta` over the first `steps` training steps; in evaluation it
-    is `beta`, so that held-out losses compare. The steps taken are a buffer, and so part of every checkpoint."""
+    """`vae.loss` whose KL weight rises linearly from 0 to `beta` over the first `steps` training steps; in evaluation
+    it is `beta`, so that held-out losses compare. The steps taken are a buffer, and so part of every checkpoint."""
 
     def __init__(self, beta: float, steps: int):
         super().__init__()
@@ -170,14 +170,17 @@ def _levels(obs: pd.DataFrame, conditions: tuple[str, ...], train: np.ndarray) -
         try:
             nn.ParameterDict({name: torch.zeros(0)})
         except KeyError:
-            raise DataError(f"torch cannot name a parameter {name!r}; rename that obs column, with no dot") from None
+            other = name.replace(".", "_") if "." in name else f"{name}_label"
+            raise DataError(f"torch has no room for a parameter named {name!r}; rename that obs column, "
+                            f"adata.obs[{other!r}] = adata.obs.pop({name!r})") from None
         levels[name] = column[train].astype("category").cat.remove_unused_categories().cat.categories.tolist()
         if unseen := sorted(set(column.dropna().unique()) - set(levels[name]), key=str):
-            raise DataError(f"all {(column == unseen[0]).sum()} cells with obs[{name!r}] = {unseen[0]!r} are held out, so "
-                            "that nothing could be learned of them; remove them, merge labels, or give another --seed")
+            raise DataError(f"all {(column == unseen[0]).sum()} cells with obs[{name!r}] = {unseen[0]!r} are held out, "
+                            "so that nothing could be learned of them; remove them, merge labels, or give another "
+                            "--seed")
         if len(levels[name]) == 1:
-            raise DataError(f"obs[{name!r}] is {levels[name][0]!r} in every cell, and a condition has two labels or more;"
-                            " leave it out")
+            raise DataError(f"obs[{name!r}] is {levels[name][0]!r} in every cell, and a condition has two labels or "
+                            "more; leave it out")
     return levels
 
 

@@ -66,8 +66,10 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
         [sys.executable, str(BENCH), "--epochs", "1", "--repeats", "1", "--k", "5"], capture_output=True, text=True
     )
     assert out.returncode == 0, out.stderr
-    for words in ("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats", "IWAE, K = 50", "FactorVAE",
-                  "MIG + DCI"):
+    for words in (
+        *("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"),
+        *("IWAE, K = 50", "FactorVAE", "MIG + DCI"),
+    ):
         assert words in out.stdout
 
 

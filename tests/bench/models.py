@@ -1,8 +1,8 @@
 """What other objectives cost: cells per second of a training step beside the plain VAE's, and seconds of MIG and DCI.
 
-Every step is forward, backward and AdamW's, through `train.steps` on minibatches of `loader`, of the same networks on the
-same counts. FactorVAE's is two: the VAE's, then the discriminator's on fresh posterior samples. Repeats are interleaved,
-and the ratio is that of the medians.
+Every step is forward, backward and AdamW's, through `train.steps` on minibatches of `loader`, of the same networks on
+the same counts. FactorVAE's is two: the VAE's, then the discriminator's on fresh posterior samples. Repeats are
+interleaved, and the ratio is that of the medians.
 """
 
 import statistics
