@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy import sparse
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 import lab.run
 from lab import data, vae
@@ -632,6 +634,18 @@ def test_real_cells_are_described_better_at_the_end_than_after_the_first_epoch(s
     metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")["val_loss"].dropna()
     assert metrics.min() < metrics.iloc[0] - 20
     assert len((tmp_path / "run" / "genes.txt").read_text().split("\n")) == genes + 1
+
+
+@pytest.mark.real
+def test_a_model_that_is_told_the_stimulus_keeps_less_of_it_in_its_latent_space_and_predicts_cells_better(tmp_path):
+    told, elbo = {}, {}
+    for model, options in {"vae": [], "cvae": ["--conditions", "perturbation"]}.items():
+        assert main(lines("kang", tmp_path / model, "--epochs", "20", *options, model=model)) == 0
+        latent = ad.read_h5ad(tmp_path / model / "latent.h5ad")
+        neighbours = KNeighborsClassifier(15)
+        told[model] = cross_val_score(neighbours, latent.obsm["X_vae"], latent.obs["perturbation"]).mean()
+        elbo[model] = json.loads((tmp_path / model / "run.json").read_text())["results"]["held-out ELBO"]
+    assert told["cvae"] < told["vae"] - 0.05 and elbo["cvae"] > elbo["vae"] + 2
 
 
 @pytest.mark.real
