@@ -140,7 +140,7 @@ def _sentence(error: Exception) -> str:
     while last.tb_next:
         last = last.tb_next
     text = " ".join(str(error).split()) or type(error).__name__
-    if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError"):
+    if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError") or "DefaultCPUAllocator" in text:
         return "there is not enough memory for this; a smaller --size, fewer --genes or a smaller --k needs less"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place where files can be written"

@@ -268,6 +268,7 @@ BAD = {                                                  # what is wrong: (the c
     "an infinite beta": (option("--beta", "inf", model="beta-vae"), "--beta inf"),
     "a negative warm-up": (option("--warm-up", "-1", model="beta-vae"), "--warm-up -1"),
     "no samples": (option("--k", "0", model="iwae"), "--k 0"),
+    "more samples than fit": (option("--k", "10000000000", model="iwae"), "a smaller --k needs less"),
     "a learning rate that iwae cannot take": (option("--lr", "0", model="iwae"), "--lr 0"),
     "vae with beta": (option("--beta", "2"), "--beta"),
     "a stray word": (option("stray"), "stray"),
