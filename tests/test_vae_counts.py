@@ -1,0 +1,299 @@
+"""The parts of the count VAE against scvi-tools, closed forms and simulations; its results in scanpy's format."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import torch
+from scipy import stats
+from torch.distributions import Independent, NegativeBinomial
+
+from lab import data, train, vae
+from lab.dist import ZeroInflated, negative_binomial
+from lab.nets import MaskedLinear
+
+
+def whole(adata, *names):
+    return next(iter(data.loader(adata, *names, size=adata.n_obs, shuffle=False)))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    cells = data.pbmc()
+    torch.manual_seed(0)
+    model = vae.count_vae(cells.n_vars, counts=vae.NB(cells.n_vars, theta=4.0))
+    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), data.loader(cells), n=150, lr=5e-3):
+        pass
+    return cells, model
+
+
+# Likelihoods ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("by", [None, ("batch", 3)])
+def test_the_decoder_is_torchs_negative_binomial_around_library_times_softmax(by):
+    torch.manual_seed(0)
+    counts = vae.NB(20, by=by)
+    torch.nn.init.normal_(counts.log_theta)
+    model = vae.count_vae(20, 4, counts=counts)
+    z, x = torch.randn(6, 4), torch.poisson(3 * torch.rand(6, 20)) + 1
+    b = {"log_library": x.sum(-1, keepdim=True).log(), "batch": torch.tensor([0, 1, 2, 2, 1, 0])}
+    theta = counts.log_theta.exp() if by is None else torch.stack([counts.log_theta[i].exp() for i in b["batch"]])
+    mean = x.sum(-1, keepdim=True) * model.decoder.net(z).softmax(-1)
+    reference = Independent(NegativeBinomial(theta, logits=mean.log() - theta.log()), 1)
+    torch.testing.assert_close(model.likelihood(z, b).log_prob(x), reference.log_prob(x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("counts", [vae.NB(5, theta=3.0), vae.ZINB(5, 2, theta=3.0)])
+def test_theta_is_where_every_gene_starts_and_the_gate_starts_nearly_closed(counts):
+    torch.testing.assert_close(counts.log_theta.exp(), torch.full((5,), 3.0))
+    if isinstance(counts, vae.ZINB):
+        assert (counts.gate(torch.zeros(1, 2)).sigmoid() < 0.06).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gates_gradient_is_pi_times_the_relative_excess_of_zeros(seed):
+    """d E[log ZINB] / d logit = pi (observed - predicted zeros) / predicted zeros."""
+    random = np.random.default_rng(seed)
+    mean, theta, logit = torch.tensor(random.uniform(0.3, 6, 3), dtype=torch.float64).unbind()
+    base = negative_binomial(mean, theta)
+    gate = (logit - 3).requires_grad_()
+    k = torch.arange(4000.0).double()
+    for extra in (0.0, 0.4):                             # the law of the data: the same NB with this gate
+        truth = (1 - extra) * base.log_prob(k).exp() + extra * (k == 0)
+        (ZeroInflated(base, gate).log_prob(k) * truth).sum().backward()
+        pi = gate.detach().sigmoid()
+        predicted = pi + (1 - pi) * base.log_prob(k[0]).exp()
+        torch.testing.assert_close(gate.grad, pi * (truth[0] - predicted) / predicted)
+        assert (gate.grad > 0) == (extra > pi)
+        gate.grad = None
+
+
+def test_thinned_negative_binomial_counts_keep_theta():
+    mean, theta, p, n = 5.0, 0.6, 0.3, np.arange(1500)
+    full = negative_binomial(torch.tensor(mean).double(), torch.tensor(theta).double())
+    thinned = stats.binom.pmf(np.arange(20)[:, None], n, p) @ full.log_prob(torch.tensor(n).double()).exp().numpy()
+    again = negative_binomial(torch.tensor(p * mean).double(), torch.tensor(theta).double())
+    np.testing.assert_allclose(thinned, again.log_prob(torch.arange(20.0).double()).exp(), rtol=1e-8)
+
+
+def test_a_learned_library_scales_the_mean_and_ignores_the_cells_own_total():
+    torch.manual_seed(0)
+    inner = vae.count_vae(7, 3).decoder
+    decoder, z = vae.LearnedLibrary(inner, mean=6.0, std=0.5), torch.randn(4, 4)
+    mean = decoder(z, {"log_library": torch.zeros(4, 1)}).mean
+    torch.testing.assert_close(mean.sum(-1), (6 + 0.5 * z[:, -1]).exp())
+    torch.testing.assert_close(mean, decoder(z).mean)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_dispersion_per_batch_finds_the_noisier_batch(seed):
+    random, n, genes = np.random.default_rng(seed), 400, 60
+    batch = torch.tensor(random.integers(2, size=n))
+    share = random.dirichlet(np.ones(genes) * 5)
+    theta = np.where(batch[:, None] == 0, 10.0, 1.0)
+    x = torch.tensor(random.poisson(random.gamma(theta, 40 * genes * share / theta)), dtype=torch.float32)
+    b = {"x": x, "batch": batch, "log_library": x.sum(-1, keepdim=True).log()}
+    torch.manual_seed(seed)
+    model = vae.count_vae(genes, 2, counts=vae.NB(genes, by=("batch", 2), theta=3.0))
+    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), [b], n=300, lr=1e-2):
+        pass
+    found = model.decoder.counts.log_theta.exp().median(1).values
+    assert found[0] > 3 * found[1] and 0.6 < found[1] < 1.6
+
+
+# A masked decoder ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_outside_its_mask_a_programme_moves_no_gene_even_after_training(nonnegative):
+    mask = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]])
+    torch.manual_seed(0)
+    layer = MaskedLinear(mask, nonnegative)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (layer(torch.randn(32, 2)) - 3).square().mean().backward()
+        optimizer.step()
+    jacobian = torch.autograd.functional.jacobian(layer, torch.randn(2))
+    torch.testing.assert_close(jacobian, layer.weight)
+    assert (jacobian[mask == 0] == 0).all() and (jacobian[mask == 1] != 0).all()
+    assert not nonnegative or (jacobian >= 0).all()
+
+
+def test_a_full_mask_is_a_linear_layer_and_an_empty_one_is_refused():
+    torch.manual_seed(0)
+    layer, linear = MaskedLinear(torch.ones(5, 3)), torch.nn.Linear(3, 5)
+    linear.load_state_dict({"weight": layer.raw, "bias": layer.bias})
+    z = torch.randn(2, 4, 3)
+    torch.testing.assert_close(layer(z), linear(z))
+    with pytest.raises(ValueError, match="genes x programmes"):
+        MaskedLinear(torch.zeros(5, 3))
+
+
+# Results -------------------------------------------------------------------------------------------------------------
+
+def test_annotate_writes_posterior_means_and_proportions_where_scanpy_looks(trained):
+    cells, model = trained
+    cells = cells[:300].copy()
+    torch.manual_seed(0)
+    vae.annotate(model, cells, n=40)
+    b = whole(cells)
+    with torch.no_grad():
+        np.testing.assert_allclose(cells.obsm["X_vae"], model.posterior(b["x"]).mean, rtol=1e-5, atol=1e-5)
+        z = model.posterior(b["x"]).sample((200,))
+        rho = 1e4 * model.decoder.net(z).softmax(-1).mean(0)
+    np.testing.assert_allclose(cells.layers["vae_normalized"].sum(1), 1e4, rtol=1e-4)
+    assert np.corrcoef(cells.layers["vae_normalized"].ravel(), rho.ravel())[0, 1] > 0.999
+    sc.pp.neighbors(cells, use_rep="X_vae")                          # scanpy takes it
+
+
+def test_under_decodes_every_cell_as_of_one_batch():
+    samples = data.bulk(120, 40, n_batches=2, seed=0)
+    torch.manual_seed(0)
+    model = vae.count_vae(40, 3, conditions={"batch": 2})
+    vae.annotate(model, samples, "batch", under={"batch": "batch 2"}, n=1)
+    torch.manual_seed(0)
+    other = samples.copy()
+    other.obs["batch"] = pd.Categorical(["batch 2"] * 120, ["batch 1", "batch 2"])
+    b, as_second = whole(samples, "batch"), {"batch": torch.ones(120, dtype=torch.long)}
+    with torch.no_grad():
+        z = model.posterior(b["x"], b)
+        expected = model.likelihood(z.mean, b | as_second).mean
+    np.testing.assert_allclose(samples.obsm["X_vae"], z.mean, rtol=1e-5, atol=1e-6)      # encoded under its own batch
+    expected = 1e4 * expected / expected.sum(-1, keepdim=True)
+    agree = lambda e: np.corrcoef(np.log(samples.layers["vae_normalized"]).ravel(), e.log().ravel())[0, 1]
+    with torch.no_grad():
+        own = model.likelihood(z.mean, b).mean
+    assert agree(expected) > agree(own)
+    with pytest.raises(data.DataError, match="one of: batch 1, batch 2"):
+        vae.annotate(model, samples, "batch", under={"batch": "batch 9"})
+
+
+def test_differential_expression_reads_as_scanpys_own_and_ranks_known_markers(trained):
+    cells, model = trained
+    cells = cells.copy()
+    torch.manual_seed(0)
+    vae.differential_expression(model, cells, groupby="cell_type")
+    sc.tl.rank_genes_groups(cells, "cell_type", method="t-test", key_added="scanpy")
+    assert set(cells.uns["scanpy"]) <= set(cells.uns["rank_genes_groups"])
+    ours, theirs = (sc.get.rank_genes_groups_df(cells, None, key=key) for key in ("rank_genes_groups", "scanpy"))
+    assert list(ours.columns) == list(theirs.columns) and len(ours) == len(theirs)
+    b = sc.get.rank_genes_groups_df(cells, "B")
+    assert {"CD79A", "MS4A1"} <= set(b["names"][:15]) and b["scores"].is_monotonic_decreasing
+    assert b["scores"].between(-1, 1).all() and (b["pvals_adj"] >= b["pvals"].min()).all()
+    both = ours.merge(theirs, on=["group", "names"])
+    moved = both[both["pvals_adj_y"] < 1e-10]
+    assert (np.sign(moved["logfoldchanges_x"]) == np.sign(moved["scores_y"])).mean() > 0.9
+    sc.pl.rank_genes_groups(cells, n_genes=3, show=False)
+
+
+def test_log_fold_changes_are_those_of_known_proportions():
+    """A decoder that reads the proportions off the cell: the answer is the log ratio of group means."""
+    x = torch.tensor([[30.0, 10, 60], [30, 10, 60], [10, 30, 60], [10, 30, 60]])
+    cells = sc.AnnData(x.numpy(), layers={"counts": x.numpy()})
+    cells.obs["group"] = ["a", "a", "b", "b"]
+
+    class Copy(torch.nn.Module):
+        def forward(self, z, cond):
+            return Independent(torch.distributions.Poisson(cond["x"] + 0 * z.sum(-1, keepdim=True)), 1)
+    model = vae.VAE(vae.Encoder(3, 2), Copy(), 2)
+    vae.differential_expression(model, cells, groupby="group", pseudocount=0.0, n=5)
+    found = sc.get.rank_genes_groups_df(cells, "a").set_index("names")
+    np.testing.assert_allclose(found.loc[["0", "1", "2"], "logfoldchanges"], [np.log2(3), -np.log2(3), 0], atol=1e-6)
+    np.testing.assert_allclose(found.loc[["0", "1", "2"], "scores"], [1, -1, 0])
+    np.testing.assert_allclose(found.loc[["0", "1", "2"], "pvals_adj"], [0, 0, 1 / 3])
+    assert list(found.index) == ["0", "2", "1"]
+
+
+def test_random_halves_of_one_cell_type_differ_in_almost_no_gene(trained):
+    cells, model = trained
+    called = []
+    torch.manual_seed(0)
+    for cell_type in ("CD14 monocyte", "dendritic", "B"):
+        for seed in range(4):
+            same = cells[cells.obs.cell_type == cell_type].copy()
+            same.obs["half"] = (np.random.default_rng(seed).permutation(same.n_obs) % 2).astype(str)
+            vae.differential_expression(model, same, groupby="half", reference="0", n=60)
+            called.append((sc.get.rank_genes_groups_df(same, "1")["pvals_adj"] < 0.05).sum())
+    assert np.mean(called) < 8                                          # of 765
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_bootstrap_over_donors_calls_far_fewer_genes_where_only_donors_differ(seed):
+    study = data.bulk(480, 100, n_tissues=1, n_diseases=1, n_batches=8, depth=2000, seed=seed)
+    study.obs["arm"] = np.where(study.obs["batch"].cat.codes < 4, "treated", "control")
+    torch.manual_seed(seed)
+    model = vae.count_vae(100, counts=vae.NB(100, theta=4.0))
+    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), data.loader(study), n=200, lr=5e-3):
+        pass
+    called = []
+    for replicate in (None, "batch"):
+        vae.differential_expression(model, study, groupby="arm", reference="control", replicate=replicate, delta=0.25)
+        called.append((sc.get.rank_genes_groups_df(study, "treated")["pvals_adj"] < 0.05).sum())
+    assert called[0] > 10 and called[1] < 0.4 * called[0]
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"groupby": "absent"}, "must name a group for every cell"),
+    ({"groupby": "cell_type", "reference": "neuron"}, "a reference"),
+    ({"groupby": "one"}, "needs two"),
+    ({"groupby": "cell_type", "replicate": "one"}, "single one"),
+    ({"groupby": "cell_type", "replicate": "absent"}, "must name a group for every cell"),
+    ({"groupby": "cell_type", "under": {"batch": "a"}}, "no level that the model knows"),
+])
+def test_a_comparison_that_cannot_be_made_is_refused(trained, change, says):
+    cells, model = trained
+    cells = cells[:60].copy()
+    cells.obs["cell_type"] = cells.obs["cell_type"].isin(["B"]).map({True: "B", False: "other"})
+    cells.obs["one"] = "same"
+    with pytest.raises(data.DataError, match=says):
+        vae.differential_expression(model, cells, **change)
+    assert "rank_genes_groups" not in cells.uns
+
+
+def test_a_gaussian_model_has_no_proportions():
+    cells = data.pbmc()[:20].copy()
+    torch.manual_seed(0)
+    model = vae.VAE(vae.Encoder(765, 2), vae.GaussianDecoder(torch.nn.Linear(2, 765)), 2)
+    with pytest.raises(ValueError, match="count likelihood"):
+        vae.annotate(model, cells)
+
+
+# scvi-tools ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.peer
+@pytest.mark.parametrize("seed", range(3))
+def test_count_likelihoods_are_those_of_scvi_tools(seed):
+    peer = pytest.importorskip("scvi.distributions")
+    torch.manual_seed(seed)
+    mean, theta, logits = (2 * torch.randn(50, 30)).exp(), torch.randn(30).exp(), 2 * torch.randn(50, 30)
+    x = torch.poisson(mean * torch.distributions.Gamma(1.0, 1.0).sample(mean.shape))
+    close = lambda ours, theirs: torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x), rtol=1e-4, atol=2e-4)
+    close(negative_binomial(mean, theta), peer.NegativeBinomial(mu=mean, theta=theta))
+    close(ZeroInflated(negative_binomial(mean, theta), logits),
+          peer.ZeroInflatedNegativeBinomial(mu=mean, theta=theta, zi_logits=logits))
+    close(vae.Poisson()(mean, None, None), peer.Poisson(rate=mean))
+
+
+@pytest.mark.peer
+def test_scvi_tools_own_decoder_has_the_same_held_out_likelihood_under_our_distributions():
+    scvi = pytest.importorskip("scvi")
+    from scvi import REGISTRY_KEYS
+    cells = data.pbmc()
+    fitting, held_out = data.split(cells, (0.8, 0.2), stratify="cell_type")
+    scvi.settings.seed = 0
+    for likelihood in ("nb", "zinb", "poisson"):
+        scvi.model.SCVI.setup_anndata(fitting, layer="counts")
+        model = scvi.model.SCVI(fitting, n_layers=1, gene_likelihood=likelihood)
+        model.train(max_epochs=5, accelerator="cpu", enable_progress_bar=False, logger=False)
+        module, adata = model.module.eval(), model._validate_anndata(held_out.copy())
+        for tensors in model._make_data_loader(adata=adata, batch_size=200):
+            with torch.no_grad():
+                inference, generative, losses = module(tensors)
+            x, law = tensors[REGISTRY_KEYS.X_KEY], generative["px"]
+            ours = (torch.distributions.Poisson(law.rate) if likelihood == "poisson"
+                    else negative_binomial(law.mu, law.theta))
+            if likelihood == "zinb":
+                ours = ZeroInflated(ours, law.zi_logits)
+            reconstruction = losses.reconstruction_loss
+            reconstruction = reconstruction["reconstruction_loss"] if isinstance(reconstruction, dict) else reconstruction
+            torch.testing.assert_close(Independent(ours, 1).log_prob(x), -reconstruction, rtol=1e-4, atol=1e-2)
