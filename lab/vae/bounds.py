@@ -90,6 +90,9 @@ def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
     decoder's gradient and the value stay the same.
     """
     log_w, z = log_weights(model, x, cond, k, doubly=doubly)
+    # Weights below e^-40 of the largest do not show in the sum, but their gradients are
+    # subnormal numbers, on which a CPU is slow: they get none.
+    log_w = log_w.clamp(min=log_w.detach().amax(0) - 40)
     bound = (log_w.logsumexp(0) - math.log(k)).mean()
     weight = log_w.detach().softmax(0)                                   # (K, B)
     if doubly and z.requires_grad:      # the bound brings one factor of the weight
