@@ -140,6 +140,16 @@ def test_one_sample_is_the_elbo_with_the_same_noise(doubly):
     torch.testing.assert_close(loss, -vae.iwae_bound(model, b["x"], b, k=1).mean())
 
 
+@pytest.mark.parametrize("doubly", [False, True])
+@pytest.mark.parametrize("k", [2, 9])
+def test_the_loss_is_minus_the_mean_bound_with_the_same_noise(k, doubly):
+    model, b = vae.count_vae(20), count_cells()
+    torch.manual_seed(3)
+    loss = vae.iwae_loss(model, b["x"], b, k=k, doubly=doubly)["loss"]
+    torch.manual_seed(3)
+    torch.testing.assert_close(loss, -vae.iwae_bound(model, b["x"], b, k=k).mean())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_doubly_leaves_the_value_and_every_decoder_gradient_as_they_are(seed):
     torch.manual_seed(seed)
