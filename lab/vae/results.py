@@ -35,25 +35,21 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
                             replicate: str | None = None, delta: float = 0.5, pseudocount: float = 1.0, n: int = 100,
                             under: dict[str, str] | None = None, categories: dict[str, list] | None = None,
                             layer: str = "counts", key: str = "rank_genes_groups") -> None:
-    """Write `uns[key]` in scanpy's own format, for every level of `obs[groupby]` against `reference`, a level or "rest":
+    """Write `uns[key]` in scanpy's format, for every level of `obs[groupby]` against `reference`, a level or "rest":
     `scanpy.get.rank_genes_groups_df(adata, group)` and scanpy's plots read it.
 
-    A draw takes z of every cell from its posterior, and Dirichlet weights over the cells of a group (over its
-    replicates, with `replicate`, a column such as the donor; Rubin's Bayesian bootstrap); h is the weighted mean
-    proportion per 10,000 and lfc = log2((h_group + pseudocount) / (h_reference + pseudocount)). Over `n` draws, as in
-    Boyeau et al. 2023:
+    A draw takes z of every cell from its posterior, and bootstrap weights over the cells of a group (over its
+    replicates, with `replicate`, a column such as the donor); h is the weighted mean proportion per 10,000 and
+    lfc = log2((h_group + pseudocount) / (h_reference + pseudocount)). Over `n` draws, as in Boyeau et al. 2023:
     `logfoldchanges`, the median lfc; `scores`, P(lfc > delta) - P(lfc < -delta); `pvals`, no p-value but the local
     false discovery rate 1 - P(|lfc| > delta); `pvals_adj`, its mean over all genes at least as sure. The decoder's
     weights are taken as known, and cells are not replicates: without `replicate` this describes these cells.
     """
     groups, of_cell, unit = _groups(adata, groupby, reference, replicate)
-    weight = np.zeros((n, adata.n_obs), np.float32)
-    for g in range(len(groups)):                                 # Exp(1) weights, normalised below, are Dirichlet
-        cells = np.flatnonzero(of_cell == g)
-        names, which, size = np.unique(unit[cells], return_inverse=True, return_counts=True)
-        draw = torch.empty(n, len(names)).exponential_().numpy()
-        weight[:, cells] = (draw / (size if replicate else 1))[:, which]
-    weight, of_cell = torch.from_numpy(weight), torch.from_numpy(of_cell)
+    weight = torch.zeros(n, adata.n_obs)
+    for g in range(len(groups)):
+        weight[:, of_cell == g] = bootstrap_weights(unit[of_cell == g], n)
+    of_cell = torch.from_numpy(of_cell)
     total, start = 0, 0
     for b, given in _minibatches(adata, obs, under, categories, layer):
         q, rows = model.posterior(b["x"], b), slice(start, start := start + len(b["x"]))
@@ -72,6 +68,18 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
                    "corr_method": "posterior expected false discovery rate", "delta": delta}
     } | {c: pd.DataFrame({g: table[c].to_numpy() for g, table in tables.items()}).to_records(
         index=False, column_dtypes={g: object if c == "names" else "float64" for g in tables}) for c in columns}
+
+
+def bootstrap_weights(unit: np.ndarray, n: int) -> Tensor:
+    """`n` draws of weights (n, B) of cells that come from R units: Dirichlet over units, equal within one.
+
+    Rubin's Bayesian bootstrap (1981) has the concentration 1. Here it is (R - 2) / R, at which the variance of a
+    weighted mean is the squared standard error s^2 / R, at any R > 2; Rubin's is too small by (R - 1) / (R + 1).
+    """
+    names, which, cells = np.unique(unit, return_inverse=True, return_counts=True)
+    draw = torch.distributions.Gamma((len(names) - 2) / len(names), 1.0).sample((n, len(names)))
+    share = draw / draw.sum(1, keepdim=True) / torch.from_numpy(cells)
+    return share[:, which]
 
 
 def _table(lfc: np.ndarray, genes: pd.Index, delta: float) -> pd.DataFrame:
@@ -96,9 +104,9 @@ def _groups(adata: ad.AnnData, groupby: str, reference: str,
         raise DataError(f"obs[{groupby!r}] has the levels {', '.join(groups)}; a comparison needs two, and a reference "
                         "that is one of them, or 'rest'")
     unit = np.arange(adata.n_obs) if replicate is None else adata.obs[replicate].astype(str).to_numpy()
-    if alone := [g for k, g in enumerate(groups) if len(set(unit[column.codes == k])) < 2]:
-        raise DataError(f"{alone[0]!r} has a single {replicate or 'cell'}: nothing says how much it would vary; merge "
-                        "that group with another or leave it out")
+    if few := [g for k, g in enumerate(groups) if len(set(unit[column.codes == k])) < 3]:
+        raise DataError(f"{few[0]!r} holds fewer than three of {replicate or 'the cells'}, too few to say how much "
+                        "they vary; merge that group with another or leave it out")
     return groups, column.codes.to_numpy().astype(np.int64), unit
 
 
