@@ -151,20 +151,17 @@ def test_under_decodes_every_cell_as_of_one_batch():
     samples = data.bulk(120, 40, n_batches=2, seed=0)
     torch.manual_seed(0)
     model = vae.count_vae(40, 3, conditions={"batch": 2})
+    with torch.no_grad():                                        # a posterior without spread: nothing left to chance
+        model.encoder.net[-1].weight[3:] = 0
+        model.encoder.net[-1].bias[3:] = -20
     vae.annotate(model, samples, "batch", under={"batch": "batch 2"}, n=1)
-    torch.manual_seed(0)
-    other = samples.copy()
-    other.obs["batch"] = pd.Categorical(["batch 2"] * 120, ["batch 1", "batch 2"])
     b, as_second = whole(samples, "batch"), {"batch": torch.ones(120, dtype=torch.long)}
     with torch.no_grad():
-        z = model.posterior(b["x"], b)
-        expected = model.likelihood(z.mean, b | as_second).mean
-    np.testing.assert_allclose(samples.obsm["X_vae"], z.mean, rtol=1e-5, atol=1e-6)      # encoded under its own batch
-    expected = 1e4 * expected / expected.sum(-1, keepdim=True)
-    agree = lambda e: np.corrcoef(np.log(samples.layers["vae_normalized"]).ravel(), e.log().ravel())[0, 1]
-    with torch.no_grad():
-        own = model.likelihood(z.mean, b).mean
-    assert agree(expected) > agree(own)
+        z = model.posterior(b["x"], b).mean                      # encoded under its own batch, decoded as of the second
+        expected = model.likelihood(z, b | as_second).mean
+    np.testing.assert_allclose(samples.obsm["X_vae"], z, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(samples.layers["vae_normalized"],
+                               1e4 * expected / expected.sum(-1, keepdim=True), rtol=1e-3)
     with pytest.raises(data.DataError, match="one of: batch 1, batch 2"):
         vae.annotate(model, samples, "batch", under={"batch": "batch 9"})
 
