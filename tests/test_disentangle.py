@@ -69,6 +69,17 @@ def test_dci_reads_the_importances_of_scikit_learns_forest():
     assert disentangle.dci(codes, factors)["completeness"] == pytest.approx(1 - entropy.mean(), abs=0.05)
 
 
+def test_disentanglement_and_completeness_are_not_the_same_question():
+    """A factor told twice lowers completeness alone; a coordinate that serves two factors, disentanglement."""
+    v, w, u = np.random.default_rng(0).normal(size=(3, 8000))
+    twice = disentangle.dci(np.c_[v + 0.3 * w, v - 0.3 * w, u], np.c_[v, u])
+    assert twice["disentanglement"] > 0.95
+    assert twice["completeness"] == pytest.approx(1 - math.log(2) / math.log(3) / 2, abs=0.05)
+    shared = disentangle.dci(np.c_[v, u], np.c_[v + 0.1 * w, v - 0.1 * w, u])
+    assert shared["completeness"] > 0.95
+    assert shared["disentanglement"] == pytest.approx(1 - math.log(2) / math.log(3) * 2 / 3, abs=0.05)
+
+
 def test_scores_do_not_depend_on_the_order_sign_or_scale_of_codes():
     codes, factors = rotated(20)
     changed = codes[:, ::-1] * [-3.0, 0.01]
