@@ -75,7 +75,7 @@ def test_digits_are_ink_not_counts():
 
 def test_every_listed_set_says_its_licence_and_its_citation_is_in_the_bibliography():
     table = data.sets()
-    assert (table["licence"] != "").all() and (table["source"] != "").all() and len(table) == 8
+    assert (table["licence"] != "").all() and (table["source"] != "").all() and len(table) == 9
     bibliography = REFERENCES.read_text()
     for key in filter(None, table["citation"]):
         assert f"{{{key}," in bibliography, key
@@ -84,5 +84,6 @@ def test_every_listed_set_says_its_licence_and_its_citation_is_in_the_bibliograp
 
 def test_the_table_of_sets_states_true_sizes():
     table = data.sets()
-    for call, adata in (("pbmc()", data.pbmc()), ("digits()", data.digits()), ("bulk()", data.bulk())):
+    for call, adata in (("pbmc()", data.pbmc()), ("digits()", data.digits()), ("bulk()", data.bulk()),
+                        ("sprites()", data.sprites())):
         assert (adata.n_obs, adata.n_vars) == (table.loc[call, "cells"], table.loc[call, "genes"])
