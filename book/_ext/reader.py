@@ -49,9 +49,11 @@ def setup_cell():
     """The code every chapter begins with."""
     return f"""# Colab has all but this book's own package; what is there (torch, numpy, IPython) stays as it is.
 import importlib.util
+import os
 
 if importlib.util.find_spec("lab") is None:
     %pip install -q "generating-cells @ git+{config()["repository"]["url"]}"
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")      # small models: also where there is a GPU
 
 import torch
 

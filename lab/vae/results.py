@@ -22,7 +22,7 @@ def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | N
     (`loader.dataset.categories`). `under` decodes every cell as of one level, {"batch": "batch 1"}, whatever its own.
     """
     latent, normalised = [], []
-    for b, given in _minibatches(adata, obs, under, categories, layer):
+    for b, given in _minibatches(model, adata, obs, under, categories, layer):
         q = model.posterior(b["x"], b)
         latent.append(q.mean)
         normalised.append(sum(_proportions(model, q.sample(), given) for _ in range(n)) * (1e4 / n))
@@ -51,7 +51,7 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
         weight[:, of_cell == g] = bootstrap_weights(unit[of_cell == g], n)
     of_cell = torch.from_numpy(of_cell)
     total, start = 0, 0
-    for b, given in _minibatches(adata, obs, under, categories, layer):
+    for b, given in _minibatches(model, adata, obs, under, categories, layer):
         q, rows = model.posterior(b["x"], b), slice(start, start := start + len(b["x"]))
         member = torch.nn.functional.one_hot(of_cell[rows], len(groups)).float()         # (b, K)
         total = total + torch.stack([(member * weight[s, rows, None]).T
@@ -110,9 +110,9 @@ def _groups(adata: ad.AnnData, groupby: str, reference: str,
     return groups, column.codes.to_numpy().astype(np.int64), unit
 
 
-def _minibatches(adata: ad.AnnData, obs: tuple[str, ...], under: dict[str, str] | None,
+def _minibatches(model: VAE, adata: ad.AnnData, obs: tuple[str, ...], under: dict[str, str] | None,
                  categories: dict[str, list] | None, layer: str) -> Iterator[tuple[Batch, Batch]]:
-    """Minibatches in order, each beside the same with the levels of `under`."""
+    """Minibatches in order, on the model's device, each beside the same with the levels of `under`."""
     batches = loader(adata, *obs, layer=layer, size=256, shuffle=False, categories=categories)
     codes, meaning = {}, batches.dataset.categories
     for name, level in (under or {}).items():
@@ -121,7 +121,8 @@ def _minibatches(adata: ad.AnnData, obs: tuple[str, ...], under: dict[str, str] 
                             f"adata, and one of: {', '.join(map(str, meaning.get(name, []))) or 'none'}")
         codes[name] = meaning[name].index(level)
     for b in batches:
-        yield b, b | {name: torch.full((len(b["x"]),), code) for name, code in codes.items()}
+        b = {name: value.to(model.zero.device) for name, value in b.items()}
+        yield b, b | {name: torch.full_like(b[name], code) for name, code in codes.items()}
 
 
 def _proportions(model: VAE, z: Tensor, cond: Batch) -> Tensor:
