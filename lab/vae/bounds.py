@@ -104,7 +104,7 @@ def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
 def active_units(model: VAE, x: Tensor, cond: Batch | None = None,
                  threshold: float = 0.01) -> int:
     """How many latent coordinates move with the data: Var_x(E[z_i | x]) > threshold
-    (Burda et al. 2016, section 5.1)."""
+    (Burda et al. 2016)."""
     return int((model.posterior(x, cond).mean.var(0) > threshold).sum())
 
 
