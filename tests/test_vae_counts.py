@@ -214,6 +214,23 @@ def test_log_fold_changes_are_those_of_known_proportions():
     assert list(found.index) == ["0", "2", "1"]
 
 
+def test_the_rest_is_every_other_cell_and_not_the_mean_of_the_other_groups():
+    """Groups of 3, 4 and 12 cells, proportions known and equal within a group: the log ratio to the pooled rest."""
+    x = torch.tensor(3 * [[30.0, 10, 60]] + 4 * [[10.0, 30, 60]] + 12 * [[20.0, 60, 20]])
+    cells = sc.AnnData(x.numpy(), layers={"counts": x.numpy()})
+    cells.obs["group"] = list("aaabbbbcccccccccccc")
+
+    class Copy(torch.nn.Module):
+        def forward(self, z, cond):
+            return Independent(torch.distributions.Poisson(cond["x"] + 0 * z.sum(-1, keepdim=True)), 1)
+    model = vae.VAE(vae.Encoder(3, 2), Copy(), 2)
+    vae.differential_expression(model, cells, groupby="group", pseudocount=0.0, n=5)
+    found = sc.get.rank_genes_groups_df(cells, None).set_index(["group", "names"])["logfoldchanges"]
+    for group, rows in cells.obs.groupby("group").indices.items():
+        expected = np.log2(x[rows].mean(0) / np.delete(x.numpy(), rows, 0).mean(0))
+        np.testing.assert_allclose(found[group].loc[["0", "1", "2"]], expected, atol=1e-5)
+
+
 def test_random_halves_of_one_cell_type_differ_in_almost_no_gene(trained):
     cells, model = trained
     called = []
@@ -259,6 +276,25 @@ def test_a_comparison_that_cannot_be_made_is_refused(trained, change, says):
     with pytest.raises(data.DataError, match=says):
         vae.differential_expression(model, cells, **change)
     assert "rank_genes_groups" not in cells.uns
+
+
+@pytest.mark.parametrize("counts", [None, vae.NB(40, by=("batch", 3))])
+def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_training_codes_mend_the_first(counts):
+    samples = data.bulk(120, 40, n_batches=3, seed=0)
+    torch.manual_seed(0)
+    model = vae.count_vae(40, 3, conditions={"batch": 3}, counts=counts)
+    meaning = data.loader(samples, "batch").dataset.categories
+    last = samples[samples.obs["batch"].isin(["batch 2", "batch 3"])].copy()
+    last.obs["batch"] = last.obs["batch"].astype(str)
+    with pytest.raises(data.DataError, match="2 levels here and 3 in the model; pass categories"):
+        vae.annotate(model, last, "batch")
+    vae.annotate(model, last, "batch", categories=meaning)
+    b = next(iter(data.loader(last, "batch", size=last.n_obs, shuffle=False, categories=meaning)))
+    assert b["batch"].unique().tolist() == [1, 2]
+    with torch.no_grad():
+        np.testing.assert_allclose(last.obsm["X_vae"], model.posterior(b["x"], b).mean, rtol=1e-4, atol=1e-5)
+    with pytest.raises(data.DataError, match="adata has 39 genes and the model was made for 40"):
+        vae.annotate(model, samples[:, :39].copy(), "batch")
 
 
 def test_a_gaussian_model_has_no_proportions():

@@ -10,6 +10,7 @@ from torch import Tensor
 from lab.data import DataError, loader
 
 from .bounds import VAE, Batch
+from .counts import NB, ConditionEmbedding, Encoder
 
 
 @torch.no_grad()
@@ -19,7 +20,12 @@ def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | N
     genes, the mean over `n` posterior draws.
 
     `obs` names the columns that the model is conditioned on, `categories` their codes in training
-    (`loader.dataset.categories`). `under` decodes every cell as of one level, {"batch": "batch 1"}, whatever its own.
+    (`loader.dataset.categories`): needed where `adata` holds other levels than training did, and refused if missing
+    where their number differs. `under` decodes every cell as of one level, {"batch": "batch 1"}, whatever its own.
+    Genes must be those of training, in training's order: only their number can be checked.
+
+    For a ZINB the proportions are (1 - pi) rho, renormalised. With LearnedLibrary the last column of X_vae is depth:
+    leave it out of neighbours.
     """
     latent, normalised = [], []
     for b, given in _minibatches(model, adata, obs, under, categories, layer):
@@ -40,15 +46,18 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
 
     A draw takes z of every cell from its posterior, and bootstrap weights over the cells of a group (over its
     replicates, with `replicate`, a column such as the donor); h is the weighted mean proportion per 10,000 and
-    lfc = log2((h_group + pseudocount) / (h_reference + pseudocount)). Over `n` draws, as in Boyeau et al. 2023:
+    lfc = log2((h_group + pseudocount) / (h_reference + pseudocount)). "rest" pools the other groups, each with the
+    weight of its number of cells, as scanpy does; a replicate with cells in several groups is drawn independently in
+    each. Over `n` draws, as in Boyeau et al. 2023:
     `logfoldchanges`, the median lfc; `scores`, P(lfc > delta) - P(lfc < -delta); `pvals`, no p-value but the local
     false discovery rate 1 - P(|lfc| > delta); `pvals_adj`, its mean over all genes at least as sure. The decoder's
-    weights are taken as known, and cells are not replicates: without `replicate` this describes these cells.
+    weights are taken as known, and cells are not replicates: without `replicate` this describes these cells. `obs`,
+    `under` and `categories`, and the order of genes, as in `annotate`.
     """
     groups, of_cell, unit = _groups(adata, groupby, reference, replicate)
     weight = torch.zeros(n, adata.n_obs)
     for g in range(len(groups)):
-        weight[:, of_cell == g] = bootstrap_weights(unit[of_cell == g], n)
+        weight[:, of_cell == g] = (of_cell == g).sum() * bootstrap_weights(unit[of_cell == g], n)
     of_cell = torch.from_numpy(of_cell)
     total, start = 0, 0
     for b, given in _minibatches(model, adata, obs, under, categories, layer):
@@ -86,7 +95,7 @@ def _table(lfc: np.ndarray, genes: pd.Index, delta: float) -> pd.DataFrame:
     """One group's genes, the surest rise first, from draws (n, G) of its log2 fold change."""
     up, down = (lfc > delta).mean(0), (lfc < -delta).mean(0)
     table = pd.DataFrame({"names": genes.astype(str), "scores": up - down, "logfoldchanges": np.median(lfc, 0),
-                          "pvals": 1 - up - down})
+                          "pvals": (1 - up - down).clip(0)})
     surest = table["pvals"].sort_values(kind="stable")
     table["pvals_adj"] = (surest.cumsum() / np.arange(1, len(genes) + 1)).groupby(surest).transform("max")
     return table.sort_values(["scores", "logfoldchanges"], ascending=False)
@@ -115,6 +124,7 @@ def _minibatches(model: VAE, adata: ad.AnnData, obs: tuple[str, ...], under: dic
     """Minibatches in order, on the model's device, each beside the same with the levels of `under`."""
     batches = loader(adata, *obs, layer=layer, size=256, shuffle=False, categories=categories)
     codes, meaning = {}, batches.dataset.categories
+    _check_fit(model, adata.n_vars, meaning)
     for name, level in (under or {}).items():
         if level not in meaning.get(name, []):
             raise DataError(f"under={{{name!r}: {level!r}}} is no level that the model knows; name the column after "
@@ -123,6 +133,24 @@ def _minibatches(model: VAE, adata: ad.AnnData, obs: tuple[str, ...], under: dic
     for b in batches:
         b = {name: value.to(model.zero.device) for name, value in b.items()}
         yield b, b | {name: torch.full_like(b[name], code) for name, code in codes.items()}
+
+
+def _check_fit(model: VAE, n_genes: int, meaning: dict[str, list]) -> None:
+    """Refuses another number of genes than the encoder's, and of levels than a condition's table has: its codes would
+    be another table's."""
+    for part in model.modules():
+        if isinstance(part, Encoder):
+            known = next(part.net.parameters()).shape[1] - part.embed.n
+            if part.transform(torch.ones(1, n_genes, device=model.zero.device)).shape[1] != known:
+                raise DataError(f"adata has {n_genes} genes and the model was made for {known}; take the genes of "
+                                "training, in training's order: adata[:, genes]")
+        tables = dict(part.tables) if isinstance(part, ConditionEmbedding) else {}
+        if isinstance(part, NB) and part.by:
+            tables[part.by] = part.log_theta
+        for name in tables.keys() & meaning.keys():
+            if len(meaning[name]) != len(tables[name]):
+                raise DataError(f"obs[{name!r}] has {len(meaning[name])} levels here and {len(tables[name])} in the "
+                                "model; pass categories=loader.dataset.categories of the training cells")
 
 
 def _proportions(model: VAE, z: Tensor, cond: Batch) -> Tensor:
