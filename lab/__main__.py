@@ -21,6 +21,7 @@ import tyro
 
 from lab.commands import MODELS, Misunderstood
 
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 where it failed, 2 where the line was not understood."""
     argv = list(sys.argv[1:] if argv is None else argv)

@@ -196,16 +196,20 @@ def test_a_bootstrapped_mean_varies_by_its_squared_standard_error(units):
     np.testing.assert_allclose(mean.var(), value.var(ddof=1) / units, rtol=0.06)
 
 
-def test_log_fold_changes_are_those_of_known_proportions():
-    """A decoder that reads the proportions off the cell: the answer is the log ratio of group means."""
-    x = torch.tensor(3 * [[30.0, 10, 60]] + 3 * [[10.0, 30, 60]])
-    cells = sc.AnnData(x.numpy(), layers={"counts": x.numpy()})
-    cells.obs["group"] = list("aaabbb")
-
+def cells_and_their_copier(x, group):
+    """Cells with counts x (B, 3), one letter of `group` each, and a VAE whose decoder reads the proportions off the cell."""
     class Copy(torch.nn.Module):
         def forward(self, z, cond):
             return Independent(torch.distributions.Poisson(cond["x"] + 0 * z.sum(-1, keepdim=True)), 1)
-    model = vae.VAE(vae.Encoder(3, 2), Copy(), 2)
+    cells = sc.AnnData(x.numpy(), layers={"counts": x.numpy()})
+    cells.obs["group"] = list(group)
+    return cells, vae.VAE(vae.Encoder(3, 2), Copy(), 2)
+
+
+def test_log_fold_changes_are_those_of_known_proportions():
+    """The answer is the log ratio of group means."""
+    x = torch.tensor(3 * [[30.0, 10, 60]] + 3 * [[10.0, 30, 60]])
+    cells, model = cells_and_their_copier(x, "aaabbb")
     vae.differential_expression(model, cells, groupby="group", pseudocount=0.0, n=5)
     found = sc.get.rank_genes_groups_df(cells, "a").set_index("names")
     np.testing.assert_allclose(found.loc[["0", "1", "2"], "logfoldchanges"], [np.log2(3), -np.log2(3), 0], atol=1e-6)
@@ -217,13 +221,7 @@ def test_log_fold_changes_are_those_of_known_proportions():
 def test_the_rest_is_every_other_cell_and_not_the_mean_of_the_other_groups():
     """Groups of 3, 4 and 12 cells, proportions known and equal within a group: the log ratio to the pooled rest."""
     x = torch.tensor(3 * [[30.0, 10, 60]] + 4 * [[10.0, 30, 60]] + 12 * [[20.0, 60, 20]])
-    cells = sc.AnnData(x.numpy(), layers={"counts": x.numpy()})
-    cells.obs["group"] = list("aaabbbbcccccccccccc")
-
-    class Copy(torch.nn.Module):
-        def forward(self, z, cond):
-            return Independent(torch.distributions.Poisson(cond["x"] + 0 * z.sum(-1, keepdim=True)), 1)
-    model = vae.VAE(vae.Encoder(3, 2), Copy(), 2)
+    cells, model = cells_and_their_copier(x, "aaabbbbcccccccccccc")
     vae.differential_expression(model, cells, groupby="group", pseudocount=0.0, n=5)
     found = sc.get.rank_genes_groups_df(cells, None).set_index(["group", "names"])["logfoldchanges"]
     for group, rows in cells.obs.groupby("group").indices.items():

@@ -26,14 +26,14 @@ from functools import partial
 import anndata as ad
 import numpy as np
 import torch
-from models import now, table
+from models import SIZE, now, table
 
 from lab import train, vae
 from lab.data import loader
 from lab.dist import negative_binomial
 
 CELLS, HELD_OUT, GENES, TYPES = 2700, 300, 2000, 10
-SIZE, LATENT, HIDDEN = 128, 10, 128
+LATENT, HIDDEN = 10, 128
 
 
 def simulate(seed: int = 0) -> tuple[ad.AnnData, ad.AnnData, np.ndarray]:
