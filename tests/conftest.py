@@ -3,11 +3,19 @@
 All other tests never see LAB_DATA.
 """
 
+import functools
 import os
+import tempfile
 
+import nbval.kernel
 import pytest
 
 LAB_DATA = os.environ.get("LAB_DATA")
+
+
+# nbval's kernels talk through files: of two that start at once, both may draw the same port.
+SOCKETS = tempfile.TemporaryDirectory()
+nbval.kernel.KernelManager = functools.partial(nbval.kernel.KernelManager, transport="ipc", ip=f"{SOCKETS.name}/kernel")
 
 
 def pytest_collection_modifyitems(items):
