@@ -406,7 +406,7 @@ def test_training_raises_the_held_out_elbo_above_that_of_an_untrained_model_and_
     path, run = finished
     record, cells = json.loads((run / "run.json").read_text()), ad.read_h5ad(path)
     test = cells[ad.read_h5ad(run / "latent.h5ad").obs["held_out"].to_numpy()].copy()
-    b = next(iter(data.loader(test, size=test.n_obs, shuffle=False)))
+    b = data.minibatch(test)
     torch.manual_seed(0)
     untrained = vae.elbo(vae.count_vae(50, 4, 32), b["x"], b).mean().item()
     one_profile = cells.layers["counts"].toarray().sum(0) / cells.layers["counts"].sum()

@@ -46,6 +46,14 @@ def test_unshuffled_rows_come_in_order_with_their_own_labels(cells):
     assert [len(c["x"]) for c in b] == [300, 300, 100]
 
 
+def test_all_cells_at_once_are_the_loaders_in_order_with_the_same_codes(cells):
+    known = {"cell_type": sorted(cells.obs["cell_type"].unique(), reverse=True)}
+    whole = data.minibatch(cells, "cell_type", "percent_mito", categories=known)
+    parts = batches(data.loader(cells, "cell_type", "percent_mito", size=300, shuffle=False, categories=known))
+    same(whole.values(), [torch.cat([b[name] for b in parts]) for name in whole])
+    assert set(data.minibatch(cells, layer=None)) == {"x"}
+
+
 def test_every_epoch_visits_every_cell_once_in_a_new_order(cells):
     cells = cells.copy()
     cells.obs["row"] = np.arange(700)

@@ -14,10 +14,6 @@ from lab.nets import MaskedLinear
 from lab.vae.results import bootstrap_weights
 
 
-def whole(adata, *names):
-    return next(iter(data.loader(adata, *names, size=adata.n_obs, shuffle=False)))
-
-
 @pytest.fixture(scope="module")
 def trained():
     cells = data.pbmc()
@@ -137,7 +133,7 @@ def test_annotate_writes_posterior_means_and_proportions_where_scanpy_looks(trai
     cells = cells[:300].copy()
     torch.manual_seed(0)
     vae.annotate(model, cells, n=40)
-    b = whole(cells)
+    b = data.minibatch(cells)
     with torch.no_grad():
         np.testing.assert_allclose(cells.obsm["X_vae"], model.posterior(b["x"]).mean, rtol=1e-5, atol=1e-5)
         z = model.posterior(b["x"]).sample((200,))
@@ -155,7 +151,7 @@ def test_under_decodes_every_cell_as_of_one_batch():
         model.encoder.net[-1].weight[3:] = 0
         model.encoder.net[-1].bias[3:] = -20
     vae.annotate(model, samples, "batch", under={"batch": "batch 2"}, n=1)
-    b, as_second = whole(samples, "batch"), {"batch": torch.ones(120, dtype=torch.long)}
+    b, as_second = data.minibatch(samples, "batch"), {"batch": torch.ones(120, dtype=torch.long)}
     with torch.no_grad():
         z = model.posterior(b["x"], b).mean                      # encoded under its own batch, decoded as of the second
         expected = model.likelihood(z, b | as_second).mean
@@ -287,7 +283,7 @@ def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_trainin
     with pytest.raises(data.DataError, match="2 levels here and 3 in the model; pass categories"):
         vae.annotate(model, last, "batch")
     vae.annotate(model, last, "batch", categories=meaning)
-    b = next(iter(data.loader(last, "batch", size=last.n_obs, shuffle=False, categories=meaning)))
+    b = data.minibatch(last, "batch", categories=meaning)
     assert b["batch"].unique().tolist() == [1, 2]
     with torch.no_grad():
         np.testing.assert_allclose(last.obsm["X_vae"], model.posterior(b["x"], b).mean, rtol=1e-4, atol=1e-5)

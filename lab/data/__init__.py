@@ -7,7 +7,7 @@ unit in `uns["unit"]`. `sets()` lists them all: what is shipped, what can be fet
 import pandas as pd
 
 from . import toys
-from .batches import loader
+from .batches import loader, minibatch
 from .bundled import digits, pbmc
 from .counts import check_counts
 from .errors import DataError
@@ -22,8 +22,8 @@ from .tenx import CITESEQ, PBMC3K, PBMC68K, citeseq, pbmc3k, pbmc68k
 from .tissues import bulk, counterfactual_mean
 
 __all__ = ["DataError", "assert_known_categories", "assert_no_leakage", "bulk", "check_counts", "citeseq",
-           "counterfactual_mean", "digits", "kang", "loader", "pbmc", "pbmc3k", "pbmc68k", "prepare", "programmes",
-           "read", "sets", "split", "sprites", "thin", "toys"]
+           "counterfactual_mean", "digits", "kang", "loader", "minibatch", "pbmc", "pbmc3k", "pbmc68k", "prepare",
+           "programmes", "read", "sets", "split", "sprites", "thin", "toys"]
 
 
 def sets() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From AnnData to minibatches: everything is checked once, then `loader` serves whole batches."""
+"""From AnnData to minibatches: everything is checked once, then `loader` serves whole batches, or `minibatch` all."""
 
 from collections.abc import Iterator
 
@@ -32,6 +32,13 @@ def loader(adata: ad.AnnData, *obs: str, layer: str | None = "counts", size: int
     cells = Cells(adata, obs, layer, categories or {})
     return DataLoader(cells, size, sampler=Order(len(cells), shuffle, seed), drop_last=drop_last, collate_fn=_as_is,
                       generator=torch.Generator().manual_seed(seed))  # its own: iterating leaves the global one alone
+
+
+def minibatch(adata: ad.AnnData, *obs: str, layer: str | None = "counts",
+              categories: dict[str, list] | None = None) -> dict[str, torch.Tensor]:
+    """All cells of `adata`, in their order, as the one minibatch that `loader` would make of them."""
+    cells = Cells(adata, obs, layer, categories or {})
+    return cells.__getitems__(list(range(len(cells))))
 
 
 class Cells(Dataset):

@@ -55,19 +55,18 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
     `under` and `categories`, and the order of genes, as in `annotate`.
     """
     groups, of_cell, unit = _groups(adata, groupby, reference, replicate)
-    weight = torch.zeros(n, adata.n_obs)
-    for g in range(len(groups)):
-        weight[:, of_cell == g] = (of_cell == g).sum() * bootstrap_weights(unit[of_cell == g], n)
-    of_cell = torch.from_numpy(of_cell)
+    size, weight = np.bincount(of_cell), torch.zeros(n, adata.n_obs)
+    for g, cells in enumerate(size):                     # weights of a group add up to its number of cells
+        weight[:, of_cell == g] = cells * bootstrap_weights(unit[of_cell == g], n)
+    size, of_cell = torch.from_numpy(size)[:, None], torch.from_numpy(of_cell)           # (K, 1), (B,)
     total, start = 0, 0
     for b, given in _minibatches(model, adata, obs, under, categories, layer):
         q, rows = model.posterior(b["x"], b), slice(start, start := start + len(b["x"]))
         member = torch.nn.functional.one_hot(of_cell[rows], len(groups)).float()         # (b, K)
         total = total + torch.stack([(member * weight[s, rows, None]).T
                                      @ _proportions(model, q.sample(), given).cpu() for s in range(n)])
-    mass = torch.stack([weight[:, of_cell == g].sum(1) for g in range(len(groups))], 1)[..., None]       # (n, K, 1)
-    h = 1e4 * total.double() / mass                                                      # (n, K, G)
-    rest = 1e4 * (total.sum(1, True) - total).double() / (mass.sum(1, True) - mass)
+    h = 1e4 * total.double() / size                                                      # (n, K, G)
+    rest = 1e4 * (total.sum(1, True) - total).double() / (adata.n_obs - size)
     against = rest if reference == "rest" else h[:, [groups.index(reference)]].expand_as(h)
     lfc = ((h + pseudocount) / (against + pseudocount)).log2().numpy()
     tables = {group: _table(lfc[:, g], adata.var_names, delta) for g, group in enumerate(groups) if group != reference}
