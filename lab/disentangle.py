@@ -19,6 +19,8 @@ def mig(codes, factors, *, bins: int = 20) -> float:
     every information up, by about (bins - 1)^2 / 2N nats, the gap by less.
     """
     codes, factors = _checked(codes, factors)
+    if bins < 2:
+        raise ValueError(f"bins={bins}: information between codes needs two intervals or more")
     cut_codes = [_cut(z, bins) for z in codes.T]
     gaps = []
     for v in factors.T:
@@ -45,6 +47,9 @@ def dci(codes, factors, *, n_trees: int = 20, max_depth: int = 8, seed: int = 0)
         forest.fit(codes[:n], v[:n])
         importance.append(forest.feature_importances_)
         r2.append(forest.score(codes[n:], v[n:]))
+    if not (np.any(importance, 1).all() and np.isfinite(r2).all()):
+        raise ValueError("a forest found nothing to split on: all codes or a factor are the same in the first three "
+                         "quarters of the rows, or there are too few; shuffle the rows, and drop what does not vary")
     R = np.array(importance).T                                           # (Z, F)
     used = R[R.sum(1) > 0]
     weight = used.sum(1) / used.sum()
@@ -64,8 +69,11 @@ def sap(codes, factors) -> float:
 
 
 def total_correlation(z: Tensor) -> Tensor:
-    """KL(N(m, C), product of its marginals) = -1/2 log det corr(z), in nats, of codes (N, Z): exact if they are
-    Gaussian."""
+    """KL(N(m, C), product of its marginals) = -1/2 log det corr(z), in nats, of codes (N, Z): exact for Gaussian codes
+    as N grows; a sample's is too high, by about Z (Z - 1) / 4N where they are independent."""
+    if z.dim() != 2 or not len(z) > z.shape[1] > 1 or (z.std(0) == 0).any():
+        raise ValueError(f"a total correlation is between two codes or more, none constant, of more cells than codes; "
+                         f"got {tuple(z.shape)}: drop collapsed codes, or add cells")
     return -0.5 * torch.corrcoef(z.T).logdet()
 
 

@@ -57,9 +57,11 @@ class MaskedLinear(nn.Module):
 
     def __init__(self, mask: Tensor, nonnegative: bool = False):
         super().__init__()
-        self.register_buffer("mask", torch.as_tensor(mask, dtype=torch.float32))
-        if self.mask.dim() != 2 or not self.mask.any():
-            raise ValueError(f"a mask is a table genes x programmes, not all 0; got shape {tuple(self.mask.shape)}")
+        mask = torch.as_tensor(mask, dtype=torch.float32)
+        if mask.dim() != 2 or not mask.any() or mask.isnan().any():
+            raise ValueError(f"a mask is a table genes x programmes without NaN, not all 0; got shape "
+                             f"{tuple(mask.shape)}")
+        self.register_buffer("mask", (mask != 0).float())
         self.nonnegative, (n_genes, n_programmes) = nonnegative, self.mask.shape
         self.raw = nn.Parameter(torch.randn(n_genes, n_programmes) / math.sqrt(n_programmes))
         self.bias = nn.Parameter(torch.zeros(n_genes))

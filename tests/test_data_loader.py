@@ -217,6 +217,28 @@ def test_bad_requests_are_refused_in_one_sentence(options, message):
         data.loader(bad(), *obs, **options)
 
 
+def test_what_is_served_stays_what_was_checked_when_scanpy_normalises_in_place(cells):
+    cells = sc.AnnData(cells.layers["counts"].toarray().astype(np.float32))
+    loader = data.loader(cells, layer="X", size=700, shuffle=False)
+    before = next(iter(loader))["x"].clone()
+    sc.pp.log1p(cells)
+    torch.testing.assert_close(next(iter(loader))["x"], before, rtol=0, atol=0)
+
+
+def test_totals_of_short_floats_do_not_overflow():
+    x = np.full((3, 2000), 50, np.float16)
+    b = data.minibatch(sc.AnnData(np.zeros((3, 2000), np.float32), layers={"counts": x}))
+    torch.testing.assert_close(b["log_library"].exp(), torch.full((3, 1), 1e5))
+
+
+@pytest.mark.parametrize("name", ["x", "log_library"])
+def test_a_column_with_the_name_of_an_entry_is_refused(cells, name):
+    cells = cells.copy()
+    cells.obs[name] = 1.0
+    with pytest.raises(data.DataError, match="rename that obs column"):
+        data.loader(cells, name)
+
+
 def test_a_missing_label_is_refused():
     adata = bad()
     adata.obs.loc[adata.obs_names[0], "cell_type"] = np.nan

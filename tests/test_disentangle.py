@@ -3,6 +3,7 @@ correlation."""
 
 import math
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -114,6 +115,32 @@ def test_bad_codes_and_factors_are_refused(codes, factors, says):
     for score in (disentangle.mig, disentangle.dci, disentangle.sap):
         with pytest.raises(ValueError, match=says):
             score(codes, factors)
+
+
+def test_a_forest_with_nothing_to_split_on_is_refused_and_not_nan():
+    codes = np.random.default_rng(0).normal(size=(400, 3))
+    sorted_types = np.eye(4)[np.repeat(range(4), 100)]                   # the last type is held out whole
+    for z, v in ((codes, sorted_types), (codes[:3], codes[:3]), (np.ones((400, 3)), codes)):
+        with pytest.raises(ValueError, match="shuffle the rows"), warnings.catch_warnings(action="ignore"):
+            disentangle.dci(z, v)
+
+
+def test_information_needs_two_intervals():
+    with pytest.raises(ValueError, match="two intervals"):
+        disentangle.mig(np.random.randn(50, 2), np.random.randn(50, 2), bins=1)
+
+
+def test_a_total_correlation_that_cannot_be_estimated_is_refused():
+    z = torch.randn(50, 3)
+    for codes in (z[:3], z[:, :1], torch.cat([z, torch.ones(50, 1)], 1), z[0]):
+        with pytest.raises(ValueError, match="two codes or more"):
+            disentangle.total_correlation(codes)
+
+
+def test_independent_codes_of_few_cells_show_the_stated_bias():
+    torch.manual_seed(0)
+    found = torch.stack([disentangle.total_correlation(torch.randn(200, 10)) for _ in range(200)]).mean().item()
+    assert found == pytest.approx(10 * 9 / (4 * 200), rel=0.1)
 
 
 def test_dci_of_a_single_factor_is_refused():

@@ -123,6 +123,16 @@ def test_active_units_counts_the_coordinates_that_move():
             return torch.cat([x[:, :2], torch.zeros(len(x), 1), torch.zeros(len(x), 3)], -1)
     model = vae.VAE(Fixed(), None, 3)
     assert vae.active_units(model, torch.randn(500, 4)) == 2
+    for x in (torch.randn(1, 4), torch.full((500, 4), math.nan)):        # no collapse: nothing to count with
+        with pytest.raises(ValueError, match="two cells or more"):
+            vae.active_units(model, x)
+
+
+def test_beta_weights_the_kl_alone():
+    torch.manual_seed(0)
+    model, x = vae.VAE(vae.Encoder(6, 2, 16), vae.GaussianDecoder(nn.Linear(2, 6)), 2), torch.randn(50, 6)
+    parts = vae.loss(model, x, beta=3.0)
+    torch.testing.assert_close(parts["loss"], 3 * parts["kl"] - parts["recon"])
 
 
 def test_the_count_decoder_hands_out_exactly_the_library():

@@ -77,6 +77,21 @@ def test_a_condition_that_is_missing_or_not_a_level_is_refused(codes, words):
         vae.ConditionEmbedding(LEVELS)(torch.zeros(6, 2), b)
 
 
+@pytest.mark.parametrize("codes", [torch.tensor([0.0, 1, 2]), torch.tensor([0, 1, 2], dtype=torch.uint8),
+                                   torch.tensor([True, False, True]), torch.tensor([[0], [1], [2]])])
+def test_codes_of_another_type_are_refused_also_for_as_many_cells_as_levels(codes):
+    """Three numbers for three cells could be read as one mixture of three levels, and bytes as a mask."""
+    with pytest.raises(ValueError, match="int64 codes"):
+        vae.ConditionEmbedding({"tissue": 3})(torch.zeros(3, 2), {"tissue": codes})
+
+
+def test_a_count_decoder_without_the_depth_is_refused():
+    model, b = vae.count_vae(20), minibatch()
+    for cond in (None, {"x": b["x"]}):
+        with pytest.raises(ValueError, match="needs log_library"):
+            vae.elbo(model, b["x"], cond)
+
+
 def test_a_model_with_conditions_refuses_to_run_without_a_minibatch():
     with pytest.raises(ValueError, match="load that column"):
         vae.count_vae(20, conditions=LEVELS).posterior(minibatch()["x"])

@@ -1,11 +1,15 @@
 """The parts of the count VAE against scvi-tools, closed forms and simulations; its results in scanpy's format."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
 import torch
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 from torch.distributions import Independent, NegativeBinomial
 
 from lab import data, train, vae
@@ -116,6 +120,14 @@ def test_outside_its_mask_a_programme_moves_no_gene_even_after_training(nonnegat
     assert not nonnegative or (jacobian >= 0).all()
 
 
+def test_a_mask_says_where_a_weight_is_and_not_how_large():
+    torch.manual_seed(0)
+    signed = MaskedLinear(torch.tensor([[-2.0, 0.5], [0.0, 1.0]]), nonnegative=True)
+    assert (signed.weight > 0).tolist() == [[True, True], [False, True]] and signed.weight[1, 0] == 0
+    with pytest.raises(ValueError, match="without NaN"):
+        MaskedLinear(torch.tensor([[1.0, torch.nan]]))
+
+
 def test_a_full_mask_is_a_linear_layer_and_an_empty_one_is_refused():
     torch.manual_seed(0)
     layer, linear = MaskedLinear(torch.ones(5, 3)), torch.nn.Linear(3, 5)
@@ -124,6 +136,25 @@ def test_a_full_mask_is_a_linear_layer_and_an_empty_one_is_refused():
     torch.testing.assert_close(layer(z), linear(z))
     with pytest.raises(ValueError, match="genes x programmes"):
         MaskedLinear(torch.zeros(5, 3))
+
+
+@pytest.mark.real
+def test_the_programme_that_interferon_moves_most_is_the_interferon_response():
+    """Kang's cells, never told which were stimulated, in a model whose coordinates are the Hallmark sets: the coordinate
+    that tells them apart best is the right one of 33, and tells almost all."""
+    cells = data.prepare(data.kang(), 1000)
+    mask = data.programmes(cells.var_names, Path(os.environ["LAB_DATA"]) / "gene_sets/human_hallmark_v2025.gmt",
+                           min_genes=10)
+    n_genes, n_programmes = mask.shape
+    torch.manual_seed(0)
+    decoder = vae.CountDecoder(MaskedLinear(mask.to_numpy(), nonnegative=True), vae.NB(n_genes, theta=4.0))
+    model = vae.VAE(vae.Encoder(n_genes, n_programmes, 128, vae.Log1pRelative()), decoder, n_programmes)
+    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), data.loader(cells), n=300, lr=4e-3):
+        pass
+    vae.annotate(model, cells, n=1)
+    auc = pd.Series([roc_auc_score(cells.obs["perturbation"] != "control", z) for z in cells.obsm["X_vae"].T],
+                    mask.columns)
+    assert (auc - 0.5).abs().idxmax() == "HALLMARK_INTERFERON_ALPHA_RESPONSE" and auc.max() > 0.95
 
 
 # Results -------------------------------------------------------------------------------------------------------------
@@ -160,6 +191,37 @@ def test_under_decodes_every_cell_as_of_one_batch():
                                1e4 * expected / expected.sum(-1, keepdim=True), rtol=1e-3)
     with pytest.raises(data.DataError, match="one of: batch 1, batch 2"):
         vae.annotate(model, samples, "batch", under={"batch": "batch 9"})
+    with pytest.raises(data.DataError, match="conditioned on nothing"):
+        vae.annotate(vae.count_vae(40, 3), samples, "batch", under={"batch": "batch 2"})
+
+
+def test_a_model_of_the_condition_alone_sees_a_difference_of_batches_until_all_are_decoded_as_one():
+    samples = data.bulk(120, 40, n_batches=2, seed=0)
+    torch.manual_seed(0)
+    model = vae.count_vae(40, 3, conditions={"batch": 2})
+    with torch.no_grad():
+        model.decoder.net[0].weight[:, :3] = 0                   # the decoder reads the condition alone
+    for under, moved in ((None, True), ({"batch": "batch 2"}, False)):
+        vae.differential_expression(model, samples, "batch", groupby="batch", under=under, n=5)
+        found = sc.get.rank_genes_groups_df(samples, "batch 1")["logfoldchanges"]
+        assert (found.abs().max() > 1e-3) == moved
+
+
+def test_normalised_expression_is_a_mean_over_draws_and_not_the_means_own():
+    """One gene of two, mean share E[1 / (1 + e^z)] with z ~ N(1, 2^2), far from the value at the mean of z."""
+    class Share(torch.nn.Module):
+        def forward(self, z, cond):
+            return Independent(torch.distributions.Poisson(torch.cat([1 + 0 * z, z.exp()], -1)), 1)
+
+    class Wide(torch.nn.Module):
+        def forward(self, x, cond=None):
+            return torch.tensor([1.0, np.log(2.0)]).expand(len(x), 2)
+    cells = sc.AnnData(np.ones((500, 2), np.float32), layers={"counts": np.ones((500, 2), np.float32)})
+    torch.manual_seed(0)
+    vae.annotate(vae.VAE(Wide(), Share(), 1), cells, n=20)
+    exact = torch.sigmoid(-(1 + 2 * torch.randn(10**6))).mean().item()
+    assert cells.layers["vae_normalized"][:, 0].mean() == pytest.approx(1e4 * exact, rel=0.03)
+    assert exact > 1.2 / (1 + np.e)
 
 
 def test_differential_expression_reads_as_scanpys_own_and_ranks_known_markers(trained):
@@ -225,6 +287,36 @@ def test_the_rest_is_every_other_cell_and_not_the_mean_of_the_other_groups():
         np.testing.assert_allclose(found[group].loc[["0", "1", "2"]], expected, atol=1e-5)
 
 
+def test_a_named_reference_is_that_group_alone_whatever_other_groups_there_are():
+    x = torch.tensor(3 * [[30.0, 10, 60]] + 4 * [[10.0, 30, 60]] + 12 * [[20.0, 60, 20]])
+    cells, model = cells_and_their_copier(x, "aaabbbbcccccccccccc")
+    vae.differential_expression(model, cells, groupby="group", reference="b", pseudocount=0.0, n=5)
+    found = sc.get.rank_genes_groups_df(cells, None).set_index(["group", "names"])["logfoldchanges"]
+    np.testing.assert_allclose(found["a"].loc[["0", "1", "2"]], np.log2([3, 1 / 3, 1]), atol=1e-5)
+    np.testing.assert_allclose(found["c"].loc[["0", "1", "2"]], np.log2([2, 2, 1 / 3]), atol=1e-5)
+
+
+def test_five_cells_beside_three_hundred_thousand_keep_their_fold_change():
+    """The rest is a difference of sums, which single precision would lose."""
+    x = torch.tensor([[97.0, 1, 2]]).repeat(300_005, 1)
+    x[-5:] = torch.tensor([1.0, 97, 2])
+    cells, model = cells_and_their_copier(x, 300_000 * "a" + 5 * "b")
+    vae.differential_expression(model, cells, groupby="group", pseudocount=0.0, n=1)
+    found = sc.get.rank_genes_groups_df(cells, "a").set_index("names")["logfoldchanges"]
+    np.testing.assert_allclose(found.loc[["0", "1", "2"]], [np.log2(97), -np.log2(97), 0], atol=1e-4)
+
+
+def test_groups_come_in_the_columns_own_order_as_scanpys_do():
+    x = torch.tensor(3 * [[30.0, 10, 60]] + 4 * [[10.0, 30, 60]])
+    cells, model = cells_and_their_copier(x, "aaabbbb")
+    cells.obs["group"] = pd.Categorical(cells.obs["group"], ["b", "never", "a"])
+    vae.differential_expression(model, cells, groupby="group", n=2)
+    assert cells.uns["rank_genes_groups"]["names"].dtype.names == ("b", "a")
+    cells.obs["cluster"] = [10, 10, 10, 2, 2, 2, 2]
+    vae.differential_expression(model, cells, groupby="cluster", reference=2, n=2)
+    assert cells.uns["rank_genes_groups"]["names"].dtype.names == ("10",)
+
+
 def test_random_halves_of_one_cell_type_differ_in_almost_no_gene(trained):
     cells, model = trained
     called = []
@@ -261,22 +353,37 @@ def test_bootstrap_over_donors_calls_far_fewer_genes_where_only_donors_differ(se
     ({"groupby": "cell_type", "replicate": "one"}, "fewer than three of one"),
     ({"groupby": "cell_type", "replicate": "absent"}, "must name a group for every cell"),
     ({"groupby": "cell_type", "under": {"batch": "a"}}, "no level that the model knows"),
+    ({"groupby": "cell_type", "replicate": "two"}, "fewer than three of two"),
+    ({"groupby": "rest"}, "has a level 'rest'"),
+    ({"groupby": "cell_type", "n": 0}, "one draw or more"),
+    ({"groupby": "cell_type", "delta": -0.5}, "thresholds from 0 up"),
+    ({"groupby": "cell_type", "delta": float("nan")}, "thresholds from 0 up"),
+    ({"groupby": "cell_type", "pseudocount": -5}, "thresholds from 0 up"),
+    ({"groupby": "cell_type", "layer": "logged"}, "raw integer counts"),
 ])
 def test_a_comparison_that_cannot_be_made_is_refused(trained, change, says):
     cells, model = trained
     cells = cells[:60].copy()
     cells.obs["cell_type"] = cells.obs["cell_type"].isin(["B"]).map({True: "B", False: "other"})
-    cells.obs["one"] = "same"
+    cells.obs["one"], cells.obs["two"] = "same", np.arange(60) % 2
+    cells.obs["rest"] = cells.obs["cell_type"].replace("other", "rest")
+    cells.layers["logged"] = cells.X
     with pytest.raises(data.DataError, match=says):
         vae.differential_expression(model, cells, **change)
     assert "rank_genes_groups" not in cells.uns
 
 
-@pytest.mark.parametrize("counts", [None, vae.NB(40, by=("batch", 3))])
-def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_training_codes_mend_the_first(counts):
+def test_expression_without_a_draw_is_refused(trained):
+    with pytest.raises(data.DataError, match="n=0"):
+        vae.annotate(trained[1], trained[0][:5].copy(), n=0)
+
+
+@pytest.mark.parametrize("conditions, counts", [({"batch": 3}, None), ({"batch": 3}, vae.NB(40, by=("batch", 3))),
+                                                (None, vae.NB(40, by=("batch", 3)))])
+def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_training_codes_mend_the_first(conditions, counts):
     samples = data.bulk(120, 40, n_batches=3, seed=0)
     torch.manual_seed(0)
-    model = vae.count_vae(40, 3, conditions={"batch": 3}, counts=counts)
+    model = vae.count_vae(40, 3, conditions=conditions, counts=counts)
     meaning = data.loader(samples, "batch").dataset.categories
     last = samples[samples.obs["batch"].isin(["batch 2", "batch 3"])].copy()
     last.obs["batch"] = last.obs["batch"].astype(str)
@@ -287,6 +394,7 @@ def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_trainin
     assert b["batch"].unique().tolist() == [1, 2]
     with torch.no_grad():
         np.testing.assert_allclose(last.obsm["X_vae"], model.posterior(b["x"], b).mean, rtol=1e-4, atol=1e-5)
+    vae.differential_expression(model, last, "batch", groupby="batch", categories=meaning, n=2)
     with pytest.raises(data.DataError, match="adata has 39 genes and the model was made for 40"):
         vae.annotate(model, samples[:, :39].copy(), "batch")
 

@@ -45,6 +45,8 @@ class Cells(Dataset):
     """Rows of one matrix and of some obs columns; a list of rows is fetched at once, in the order asked."""
 
     def __init__(self, adata: ad.AnnData, obs: tuple[str, ...], layer: str | None, categories: dict[str, list]):
+        if taken := {"x", "log_library"}.intersection(obs):
+            raise DataError(f"a minibatch has its own {min(taken)!r}; rename that obs column")
         self.matrix = matrix_of(adata, layer or "X")
         self.columns, self.categories = {}, {}
         for name in obs:
@@ -59,7 +61,7 @@ class Cells(Dataset):
         if isinstance(self.matrix, np.ndarray) or (
             sparse.issparse(self.matrix) and 4 * self.matrix.shape[0] * self.matrix.shape[1] <= DENSE_BYTES
         ):
-            self.matrix = torch.from_numpy(_dense(self.matrix))
+            self.matrix = torch.tensor(_dense(self.matrix))    # a copy: scanpy normalises in place, after the check
         elif sparse.issparse(self.matrix):
             self.matrix = sparse.csr_matrix(self.matrix)
         self.n = adata.n_obs

@@ -76,7 +76,7 @@ def _totals(rows, layer: str) -> np.ndarray:
         odd = values[values != np.round(values)][0]
         kind = "looks log-normalised" if values.max() < 20 else "was normalised, or is an estimate"
         raise DataError(f"{layer!r} holds fractions (such as {odd:.4g}): it {kind}; use raw integer counts")
-    if (values > EXACT).any():
+    if float(values.max(initial=0)) > EXACT:
         raise DataError(f"{layer!r} holds a count of {values.max():.3g}, more than the {EXACT:,} up to which float32 "
                         "is exact: is it an intensity, or a column of totals?")
-    return np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
+    return np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()

@@ -105,7 +105,11 @@ def active_units(model: VAE, x: Tensor, cond: Batch | None = None,
                  threshold: float = 0.01) -> int:
     """How many latent coordinates move with the data: Var_x(E[z_i | x]) > threshold
     (Burda et al. 2016)."""
-    return int((model.posterior(x, cond).mean.var(0) > threshold).sum())
+    mean = model.posterior(x, cond).mean                                 # (B, Z)
+    if len(mean) < 2 or not mean.isfinite().all():
+        raise ValueError("active units need two cells or more, and finite posterior "
+                         "means: did training diverge?")
+    return int((mean.var(0) > threshold).sum())
 
 
 def gaussian(mean: Tensor, std: Tensor) -> Distribution:

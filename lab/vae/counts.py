@@ -39,11 +39,13 @@ def level(table: Tensor, cond: Batch | None, name: str) -> Tensor:
         raise ValueError(f"the model is conditioned on {name!r}: load that column, "
                          f"loader(adata, {name!r}), and pass the minibatch as cond")
     y = cond[name]
-    if y.is_floating_point() and y.shape[-1] == len(table):
+    if y.is_floating_point() and y.dim() > 1 and y.shape[-1] == len(table):
         return y.to(table.dtype) @ table
-    if y.is_floating_point() or y.min() < 0 or y.max() >= len(table):
-        raise ValueError(f"{name!r} takes codes (B,) from 0 to {len(table) - 1}, or "
-                         f"weights (B, {len(table)}); got {tuple(y.shape)} {y.dtype}")
+    codes = y.dim() == 1 and y.dtype == torch.int64
+    if not codes or y.min() < 0 or y.max() >= len(table):
+        raise ValueError(f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}, "
+                         f"or weights (B, {len(table)}), and got {tuple(y.shape)} "
+                         f"{y.dtype}; store labels as astype('category')")
     return table[y]
 
 
@@ -83,6 +85,9 @@ class CountDecoder(nn.Module):
         self.embed = embed or ConditionEmbedding({})
 
     def forward(self, z: Tensor, cond: Batch) -> Distribution:
+        if cond is None or "log_library" not in cond:
+            raise ValueError("a count decoder needs log_library (B, 1): "
+                             "pass the minibatch of data.loader as cond")
         rho = self.net(self.embed(z, cond)).softmax(-1)                  # (..., B, G)
         mean = cond["log_library"].exp() * rho
         return Independent(self.counts(mean, z, cond), 1)

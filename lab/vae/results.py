@@ -27,6 +27,8 @@ def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | N
     For a ZINB the proportions are (1 - pi) rho, renormalised. With LearnedLibrary the last column of X_vae is depth:
     leave it out of neighbours.
     """
+    if n < 1:
+        raise DataError(f"n={n}: expression is a mean over posterior draws; take one or more")
     latent, normalised = [], []
     for b, given in _minibatches(model, adata, obs, under, categories, layer):
         q = model.posterior(b["x"], b)
@@ -54,6 +56,10 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
     weights are taken as known, and cells are not replicates: without `replicate` this describes these cells. `obs`,
     `under` and `categories`, and the order of genes, as in `annotate`.
     """
+    if n < 1 or not (delta >= 0 and pseudocount >= 0):
+        raise DataError(f"n={n}, delta={delta}, pseudocount={pseudocount}: take one draw or more, and thresholds from "
+                        "0 up")
+    reference = str(reference)                           # of numbered clusters too
     groups, of_cell, unit = _groups(adata, groupby, reference, replicate)
     size, weight = np.bincount(of_cell), torch.zeros(n, adata.n_obs)
     for g, cells in enumerate(size):                     # weights of a group add up to its number of cells
@@ -64,9 +70,9 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
         q, rows = model.posterior(b["x"], b), slice(start, start := start + len(b["x"]))
         member = torch.nn.functional.one_hot(of_cell[rows], len(groups)).float()         # (b, K)
         total = total + torch.stack([(member * weight[s, rows, None]).T
-                                     @ _proportions(model, q.sample(), given).cpu() for s in range(n)])
-    h = 1e4 * total.double() / size                                                      # (n, K, G)
-    rest = 1e4 * (total.sum(1, True) - total).double() / (adata.n_obs - size)
+                                     @ _proportions(model, q.sample(), given).cpu() for s in range(n)]).double()
+    h = 1e4 * total / size                                                               # (n, K, G)
+    rest = 1e4 * (total.sum(1, True) - total) / (adata.n_obs - size)
     against = rest if reference == "rest" else h[:, [groups.index(reference)]].expand_as(h)
     lfc = ((h + pseudocount) / (against + pseudocount)).log2().numpy()
     tables = {group: _table(lfc[:, g], adata.var_names, delta) for g, group in enumerate(groups) if group != reference}
@@ -92,9 +98,9 @@ def bootstrap_weights(unit: np.ndarray, n: int) -> Tensor:
 
 def _table(lfc: np.ndarray, genes: pd.Index, delta: float) -> pd.DataFrame:
     """One group's genes, the surest rise first, from draws (n, G) of its log2 fold change."""
-    up, down = (lfc > delta).mean(0), (lfc < -delta).mean(0)
-    table = pd.DataFrame({"names": genes.astype(str), "scores": up - down, "logfoldchanges": np.median(lfc, 0),
-                          "pvals": (1 - up - down).clip(0)})
+    moved = np.sign(lfc) * (np.abs(lfc) > delta)                         # (n, G): 1 up, -1 down, 0 neither
+    table = pd.DataFrame({"names": genes.astype(str), "scores": moved.mean(0), "logfoldchanges": np.median(lfc, 0),
+                          "pvals": (moved == 0).mean(0)})
     surest = table["pvals"].sort_values(kind="stable")
     table["pvals_adj"] = (surest.cumsum() / np.arange(1, len(genes) + 1)).groupby(surest).transform("max")
     return table.sort_values(["scores", "logfoldchanges"], ascending=False)
@@ -106,8 +112,10 @@ def _groups(adata: ad.AnnData, groupby: str, reference: str,
     for name in filter(None, (groupby, replicate)):
         if name not in adata.obs or adata.obs[name].isna().any():
             raise DataError(f"obs[{name!r}] must name a group for every cell; add it, or leave out unlabelled cells")
-    column = adata.obs[groupby].astype(str).astype("category").cat
-    groups = list(column.categories)
+    column = adata.obs[groupby].astype("category").cat.remove_unused_categories().cat
+    groups = list(map(str, column.categories))
+    if reference == "rest" and "rest" in groups:
+        raise DataError(f"obs[{groupby!r}] has a level 'rest', which here means all other groups; rename that level")
     if len(groups) < 2 or reference not in [*groups, "rest"]:
         raise DataError(f"obs[{groupby!r}] has the levels {', '.join(groups)}; a comparison needs two, and a reference "
                         "that is one of them, or 'rest'")
@@ -123,20 +131,22 @@ def _minibatches(model: VAE, adata: ad.AnnData, obs: tuple[str, ...], under: dic
     """Minibatches in order, on the model's device, each beside the same with the levels of `under`."""
     batches = loader(adata, *obs, layer=layer, size=256, shuffle=False, categories=categories)
     codes, meaning = {}, batches.dataset.categories
-    _check_fit(model, adata.n_vars, meaning)
+    conditions = _check_fit(model, adata.n_vars, meaning)
     for name, level in (under or {}).items():
-        if level not in meaning.get(name, []):
-            raise DataError(f"under={{{name!r}: {level!r}}} is no level that the model knows; name the column after "
-                            f"adata, and one of: {', '.join(map(str, meaning.get(name, []))) or 'none'}")
+        if name not in conditions or level not in meaning.get(name, []):
+            raise DataError(f"under={{{name!r}: {level!r}}} is no level that the model knows, which is conditioned on "
+                            f"{', '.join(sorted(conditions)) or 'nothing'}; name that column after adata, and one of: "
+                            f"{', '.join(map(str, meaning.get(name, []))) or 'none'}")
         codes[name] = meaning[name].index(level)
     for b in batches:
         b = {name: value.to(model.zero.device) for name, value in b.items()}
         yield b, b | {name: torch.full_like(b[name], code) for name, code in codes.items()}
 
 
-def _check_fit(model: VAE, n_genes: int, meaning: dict[str, list]) -> None:
-    """Refuses another number of genes than the encoder's, and of levels than a condition's table has: its codes would
-    be another table's."""
+def _check_fit(model: VAE, n_genes: int, meaning: dict[str, list]) -> set[str]:
+    """The names of the model's conditions. Refuses another number of genes than the encoder's, and of levels than a
+    condition's table has: its codes would be another table's."""
+    conditions = set()
     for part in model.modules():
         if isinstance(part, Encoder):
             known = next(part.net.parameters()).shape[1] - part.embed.n
@@ -146,10 +156,12 @@ def _check_fit(model: VAE, n_genes: int, meaning: dict[str, list]) -> None:
         tables = dict(part.tables) if isinstance(part, ConditionEmbedding) else {}
         if isinstance(part, NB) and part.by:
             tables[part.by] = part.log_theta
+        conditions |= tables.keys()
         for name in tables.keys() & meaning.keys():
             if len(meaning[name]) != len(tables[name]):
                 raise DataError(f"obs[{name!r}] has {len(meaning[name])} levels here and {len(tables[name])} in the "
                                 "model; pass categories=loader.dataset.categories of the training cells")
+    return conditions
 
 
 def _proportions(model: VAE, z: Tensor, cond: Batch) -> Tensor:
