@@ -204,3 +204,11 @@ def test_the_front_matter_makes_a_page_a_notebook():
             front = yaml.safe_load(text.split("---\n")[1])
             assert front["jupytext"]["text_representation"] == {"extension": ".md", "format_name": "myst"}, page
             assert front["kernelspec"]["name"] == "python3", page
+
+
+def test_every_entry_of_the_bibliography_has_an_address_and_is_cited():
+    entries = dict(re.findall(r"@\w+\{([^,]+),(.*?)\n\}", (ROOT / "references.bib").read_text(), re.S))
+    text = "".join((ROOT / p).read_text() for p in execute.pages())
+    cited = {key.strip() for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text) for key in keys.split(",")}
+    assert entries.keys() == cited
+    assert all(re.search(r"^ *(doi|url) *= *\{.+\}", entry, re.M) for entry in entries.values())
