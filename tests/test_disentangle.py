@@ -125,6 +125,13 @@ def test_a_forest_with_nothing_to_split_on_is_refused_and_not_nan():
             disentangle.dci(z, v)
 
 
+def test_a_factor_of_as_many_values_as_bins_keeps_its_levels_however_they_are_spaced():
+    level = np.random.default_rng(0).integers(20, size=5000)
+    codes = np.stack([level, level == 19], 1)            # cut by width, 2^level is little more than the second code
+    shared = mutual_info_score(level, level == 19) / mutual_info_score(level, level)
+    assert disentangle.mig(codes, 2.0 ** level[:, None], bins=20) == pytest.approx(1 - shared, abs=1e-9)
+
+
 def test_information_needs_two_intervals():
     with pytest.raises(ValueError, match="two intervals"):
         disentangle.mig(np.random.randn(50, 2), np.random.randn(50, 2), bins=1)
@@ -227,14 +234,15 @@ def test_factor_loss_without_its_penalty_is_the_negative_elbo():
     torch.testing.assert_close(ours["loss"], vae.loss(model, x)["loss"])
 
 
-def test_factor_loss_adds_gamma_times_the_discriminators_mean_logit_and_pushes_the_encoder():
+@pytest.mark.parametrize("logit", [2.0, -2.0])
+def test_factor_loss_adds_gamma_times_the_discriminators_mean_logit_and_pushes_the_encoder(logit):
     model, x = small_vae(), torch.randn(50, 6)
-    always = lambda z: torch.full((len(z), 1), 2.0)
+    always = lambda z: torch.full((len(z), 1), logit)
     values = []
     for gamma in (0.0, 3.0):
         torch.manual_seed(1)
         values.append(disentangle.factor_loss(model, always, x, gamma=gamma)["loss"])
-    assert (values[1] - values[0]).item() == pytest.approx(6.0, abs=1e-5)
+    assert (values[1] - values[0]).item() == pytest.approx(3 * logit, abs=1e-5)
     disentangle.factor_loss(model, lambda z: z[:, :1], x, gamma=1.0)["tc"].backward()
     assert model.encoder.net[0].weight.grad.abs().sum() > 0
 
