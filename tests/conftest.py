@@ -3,9 +3,12 @@
 All other tests never see LAB_DATA.
 """
 
+import ast
 import functools
 import os
+import sys
 import tempfile
+from pathlib import Path
 
 import nbval.kernel
 import pytest
@@ -29,3 +32,23 @@ def pytest_collection_modifyitems(items):
 def _lab_data_only_where_asked(request, monkeypatch):
     if not request.node.get_closest_marker("real"):
         monkeypatch.delenv("LAB_DATA", raising=False)
+
+
+@pytest.fixture
+def from_page():
+    """from_page("book/latent/02-conditional-vae.md", "response"): what a page's imports and the cells that define these
+    functions leave behind, so that a test can call a chapter's own code on real data."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "book/_ext"))
+    import execute
+    import torch
+
+    def namespace(page, *names):
+        cells = [c.source for c in execute.read(Path(page)).cells if c.cell_type == "code"][1:]      # not the set-up
+        found = {"torch": torch}                                 # which that cell imports
+        for cell in cells:
+            if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in ast.parse(cell).body):
+                exec(cell, found)
+        for name in names:
+            exec(next(c for c in cells if f"def {name}(" in c), found)
+        return found
+    return namespace

@@ -1,7 +1,4 @@
 """Conditions: embeddings are what they say, the linear model is least squares and PCA, chapter 2's call takes real data."""
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +6,6 @@ from torch import nn
 
 from lab import data, train, vae
 
-ROOT = Path(__file__).resolve().parents[1]
 LEVELS = {"tissue": 3, "batch": 2}
 
 
@@ -133,16 +129,9 @@ def test_a_linear_conditional_vae_is_least_squares_then_ppca(seed):
 
 
 @pytest.mark.real
-def test_chapter_2_predicts_interferon_in_a_cell_type_it_saw_only_untreated():
+def test_chapter_2_predicts_interferon_in_a_cell_type_it_saw_only_untreated(from_page):
     """The chapter's own functions, on Kang's cells: fold changes of held-out B cells correlate with the observed ones."""
-    sys.path.insert(0, str(ROOT / "book/_ext"))
-    import execute
-
-    cells = [c.source for c in execute.read(Path("book/latent/02-conditional-vae.md")).cells if c.cell_type == "code"]
-    chapter = {"torch": torch}
-    exec(next(c for c in cells if c.startswith("import matplotlib")), chapter)
-    for name in ("without", "response", "predicted"):
-        exec(next(c for c in cells if f"def {name}(" in c), chapter)
+    chapter = from_page("book/latent/02-conditional-vae.md", "without", "response", "predicted")
     table = chapter["response"](data.prepare(data.kang(), 1000), "B", "perturbation", "IFN-beta")
     r = table.corr()["observed"]
     assert r["CVAE"] > 0.4 and r["delta"] > 0.4

@@ -139,6 +139,19 @@ def test_a_full_mask_is_a_linear_layer_and_an_empty_one_is_refused():
 
 
 @pytest.mark.real
+def test_chapter_3_takes_one_lane_from_another_and_keeps_kangs_cell_types(from_page):
+    """The chapter's own measure. The subset does not say whose a cell was: its two lanes, control and stimulated, stand in
+    for batches."""
+    chapter = from_page("book/latent/03-vae-for-counts.md", "trained", "probe", "centred_pca", "embedded",
+                        "batch_correction")
+    found = chapter["batch_correction"](data.prepare(data.kang(), 500), by="perturbation", label="cell_type", n=150)
+    blind, given = found.loc["blind"], found.loc["given"]
+    assert blind["batch"] > 0.9 and given["batch"] < blind["batch"] - 0.1
+    assert given["own-batch neighbours"] < blind["own-batch neighbours"] - 0.1
+    assert given["label"] > blind["label"] - 0.05
+
+
+@pytest.mark.real
 def test_the_programme_that_interferon_moves_most_is_the_interferon_response():
     """Kang's cells, never told which were stimulated, in a model whose coordinates are the Hallmark sets: the coordinate
     that tells them apart best is the right one of 33, and tells almost all."""
