@@ -128,6 +128,31 @@ def test_active_units_counts_the_coordinates_that_move():
             vae.active_units(model, x)
 
 
+@pytest.mark.parametrize("log_std", [-60.0, 60.0])
+def test_an_encoder_that_runs_away_costs_nats_and_not_the_training(log_std):
+    class Away(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Parameter(torch.tensor([0.5, -0.5, log_std, 0.0]))
+
+        def forward(self, x, cond=None):
+            return self.out.expand(len(x), 4)
+    torch.manual_seed(0)
+    model = vae.VAE(Away(), vae.GaussianDecoder(nn.Linear(2, 6)), 2)
+    parts = vae.loss(model, torch.randn(8, 6))
+    parts["loss"].backward()
+    assert parts["kl"] > 30 and all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_share_that_rounds_to_zero_is_an_unlikely_count_and_not_nan():
+    logits = torch.tensor([[0.0, 200.0, 0.0], [0.0, 200.0, 0.0]], requires_grad=True)
+    decoder = vae.CountDecoder(nn.Identity(), vae.NB(3))
+    cond, x = {"log_library": torch.full((2, 1), 5.0)}, torch.tensor([[0.0, 140, 0], [3.0, 140, 0]])
+    nats = decoder(logits, cond).log_prob(x)
+    nats.sum().backward()
+    assert nats[0] > -10 and -1000 < nats[1] < -100 and logits.grad.isfinite().all()
+
+
 def test_beta_weights_the_kl_alone():
     torch.manual_seed(0)
     model, x = vae.VAE(vae.Encoder(6, 2, 16), vae.GaussianDecoder(nn.Linear(2, 6)), 2), torch.randn(50, 6)
