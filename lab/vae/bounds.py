@@ -29,8 +29,7 @@ class VAE(nn.Module):
         """q(z | x), a diagonal Gaussian over (B, Z)."""
         out = self.encoder(x, cond).to(self.zero.dtype)     # bfloat16 would round nats
         mean, log_std = out.chunk(2, -1)
-        std = log_std.clamp(-40, 40).exp()          # the KL squares it, within float32
-        return gaussian(mean, std)
+        return gaussian(mean, log_std.clamp(-40, 40).exp())     # squares of it are float32
 
     def likelihood(self, z: Tensor, cond: Batch | None = None) -> Distribution:
         """p(x | z) over (..., B, G) for z (..., B, Z)."""

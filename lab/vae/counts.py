@@ -89,8 +89,7 @@ class CountDecoder(nn.Module):
             raise ValueError("a count decoder needs log_library (B, 1): "
                              "pass the minibatch of data.loader as cond")
         rho = self.net(self.embed(z, cond)).softmax(-1)                  # (..., B, G)
-        floor = 1e-30                               # a share may round to 0, a mean not
-        mean = cond["log_library"].exp() * rho + floor
+        mean = cond["log_library"].exp() * rho + 1e-30     # a share may round to 0
         return Independent(self.counts(mean, z, cond), 1)
 
 
