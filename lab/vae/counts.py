@@ -1,5 +1,7 @@
 """The parts of a VAE on cells: encoders, decoders, count likelihoods and the embedding of conditions. Put together they
 are scVI (Lopez et al. 2018)."""
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
@@ -41,12 +43,12 @@ def level(table: Tensor, cond: Batch | None, name: str) -> Tensor:
     y = cond[name]
     if y.is_floating_point() and y.dim() > 1 and y.shape[-1] == len(table):
         return y.to(table.dtype) @ table
-    codes = y.dim() == 1 and y.dtype == torch.int64
-    if not codes or y.min() < 0 or y.max() >= len(table):
-        raise ValueError(f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}, "
-                         f"or weights (B, {len(table)}), and got {tuple(y.shape)} "
-                         f"{y.dtype}; store labels as astype('category')")
-    return table[y]
+    if y.dim() == 1 and y.dtype == torch.int64:
+        with suppress(IndexError):      # no check that would make a GPU wait
+            return nn.functional.embedding(y, table)
+    raise ValueError(f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}, or "
+                     f"weights (B, {len(table)}), and got {tuple(y.shape)} {y.dtype}; "
+                     f"store labels as astype('category')")
 
 
 class Encoder(nn.Module):
