@@ -61,7 +61,9 @@ class Cells(Dataset):
         if isinstance(self.matrix, np.ndarray) or (
             sparse.issparse(self.matrix) and 4 * self.matrix.shape[0] * self.matrix.shape[1] <= DENSE_BYTES
         ):
-            self.matrix = torch.tensor(_dense(self.matrix))    # a copy: scanpy normalises in place, after the check
+            if isinstance(self.matrix, np.ndarray):
+                self.matrix = np.array(self.matrix, np.float32)    # a copy: scanpy normalises in place, after the check
+            self.matrix = torch.from_numpy(_dense(self.matrix))
         elif sparse.issparse(self.matrix):
             self.matrix = sparse.csr_matrix(self.matrix)
         self.n = adata.n_obs
