@@ -1,1 +1,22 @@
-"""lab: the package of the book *Generating Cells*. Import the module that a chapter names: `from lab import data, vae`."""
+"""lab: the package of the book *Generating Cells*. Import the room that a chapter names: `from lab import data, vae`.
+
+foundations, each imports only those above it
+    errors        Refused: one sentence, cause and remedy
+    path          x_t = alpha x0 + sigma eps, and what a prediction says of both ends
+    dist          the laws that torch lacks or has otherwise, a readable log_prob each
+    nets          networks, conditions and count heads that every family of models shares
+    data          from a file or a set's name to checked minibatches
+    train         one loop, any scale; checkpoints that continue to the bit
+    sample        samplers: generators that yield x after every step
+    metrics       distances between samples
+    plot          one look for every figure
+
+models, none imports another
+    vae           bounds on log p(x), the count VAE, what it says of cells
+    disentangle   what a code says of known factors, and FactorVAE
+
+edges, import anything
+    __main__      python -m lab
+    commands      its options
+    run           one training run in one folder
+"""

@@ -3,6 +3,7 @@
 Bad input ends in one sentence on stderr and a non-zero exit. Nothing heavy is imported before the command and its
 options are known to be right.
 """
+
 import difflib
 import functools
 import importlib.metadata as metadata
@@ -31,18 +32,18 @@ def main(argv: list[str] | None = None) -> int:
             warnings.simplefilter("default" if debug else "ignore")
             _chosen(COMMANDS, argv, "python -m lab")()
         return 0
-    except SystemExit as stop:                   # --help
+    except SystemExit as stop:  # --help
         return stop.code or 0
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
-    except BrokenPipeError:                      # | head
+    except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:
             raise
-        if os.environ.get("RANK", "0") == "0":   # torchrun's other processes fail alike
+        if os.environ.get("RANK", "0") == "0":  # torchrun's other processes fail alike
             print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2 if isinstance(error, Misunderstood) else 1
 
@@ -59,8 +60,10 @@ def doctor() -> None:
     print(f"cuda            {_cuda(torch)}")
     print(f"mps             {'available' if torch.backends.mps.is_available() else 'not available'}")
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    print(f"training        on {_device(torch)}, {processes} process{'es' * (processes > 1)}, "
-          f"{os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')} mixed precision, fused AdamW, by accelerate")
+    print(
+        f"training        on {_device(torch)}, {processes} process{'es' * (processes > 1)}, "
+        f"{os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')} mixed precision, fused AdamW, by accelerate"
+    )
     print(f"selective scan  {_scan(torch)}")
     print(f"LAB_DATA        {_lab_data()}")
 
@@ -70,15 +73,25 @@ def data() -> None:
     from lab.data import sets
 
     table = sets().reset_index()
-    size = [f"{'any' if cells != cells else format(int(cells), ',')} x {genes:,}"
-            for cells, genes in zip(table["cells"].astype(float), table["genes"])]
-    columns = {"lab.data.": table["call"], "cells x genes": size, "kind": table["kind"], "here": table["status"],
-               "licence": table["licence"], "source": table["source"]}
+    size = [
+        f"{'any' if cells != cells else format(int(cells), ',')} x {genes:,}"
+        for cells, genes in zip(table["cells"].astype(float), table["genes"])
+    ]
+    columns = {
+        "lab.data.": table["call"],
+        "cells x genes": size,
+        "kind": table["kind"],
+        "here": table["status"],
+        "licence": table["licence"],
+        "source": table["source"],
+    }
     width = {name: max(map(len, [name, *map(str, column)])) for name, column in columns.items()}
     for row in [columns, *zip(*columns.values())]:
         print("  ".join(f"{value:{width[name]}}" for name, value in zip(columns, row)).rstrip())
-    print("Sets that are not here are downloaded when first called, and checked by hash; or put their files into a "
-          "folder and name it in LAB_DATA.")
+    print(
+        "Sets that are not here are downloaded when first called, and checked by hash; or put their files into a "
+        "folder and name it in LAB_DATA."
+    )
 
 
 COMMANDS = {"doctor": doctor, "data": data, "train": MODELS}
@@ -97,8 +110,10 @@ def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
         raise SystemExit(0 if argv else 2)
     if word not in commands:
         near = difflib.get_close_matches(word, commands, 1)
-        raise Misunderstood(f"{prog} has no {kind} {word!r}; "
-                            f"{f'did you mean {near[0]}?' if near else 'choose ' + ' or '.join(commands)}")
+        raise Misunderstood(
+            f"{prog} has no {kind} {word!r}; "
+            f"{f'did you mean {near[0]}?' if near else 'choose ' + ' or '.join(commands)}"
+        )
     if not callable(commands[word]):
         return _chosen(commands[word], argv[1:], f"{prog} {word}")
     command, prog, said = commands[word], f"{prog} {word}", io.StringIO()
@@ -106,6 +121,7 @@ def _chosen(commands: dict, argv: list[str], prog: str) -> Callable[[], None]:
     @functools.wraps(command)
     def later(**given):
         return functools.partial(command, **given)
+
     try:
         with redirect_stderr(said):
             return tyro.cli(later, args=argv[1:], prog=prog)
@@ -124,7 +140,7 @@ def _unboxed(box: str) -> str:
         elif line:
             parts[-1].append(line)
     said = []
-    for part in parts if box.startswith("╭") else parts[1:]:     # without a frame the title is a part of its own
+    for part in parts if box.startswith("╭") else parts[1:]:  # without a frame the title is a part of its own
         if part and part[0].startswith("Missing from"):
             said.append(f"{part[0]} {', '.join(line for line in part if line.startswith('--'))}")
         elif part and part[0].startswith("Perhaps you meant"):
@@ -141,14 +157,19 @@ def _sentence(error: Exception) -> str:
     while last.tb_next:
         last = last.tb_next
     text = " ".join(str(error).split()) or type(error).__name__
-    if type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError") or "DefaultCPUAllocator" in text:
+    if (
+        type(error).__name__ in ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError")
+        or "DefaultCPUAllocator" in text
+    ):
         return "there is not enough memory for this; a smaller --size, fewer --genes or a smaller --k needs less"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place where files can be written"
     if last.tb_frame.f_globals.get("__name__", "").startswith("lab.") or isinstance(error, Misunderstood):
         return text
-    return (f"unforeseen {type(error).__name__}: {text}; please report it to the book's repository, with what the same "
-            "command prints with --debug and what `python -m lab doctor` prints")
+    return (
+        f"unforeseen {type(error).__name__}: {text}; please report it to the book's repository, with what the same "
+        "command prints with --debug and what `python -m lab doctor` prints"
+    )
 
 
 def _version(package: str) -> str:
@@ -174,8 +195,9 @@ def _scan(torch) -> str:
     """mamba_ssm can be importable without its kernel: only `selective_scan_cuda is not None` says that it works."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_cuda
+
         why = "mamba_ssm is installed with" + ("out" if selective_scan_cuda is None else "") + " its CUDA kernel"
-    except Exception as error:                   # an ABI mismatch is an ImportError, a missing driver is not
+    except Exception as error:  # an ABI mismatch is an ImportError, a missing driver is not
         selective_scan_cuda, why = None, "mamba_ssm is not installed"
         if importlib.util.find_spec("mamba_ssm"):
             why = f"mamba_ssm cannot be imported ({str(error).splitlines()[0] if str(error) else type(error).__name__})"

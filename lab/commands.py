@@ -2,6 +2,7 @@
 
 Nothing heavy is imported before the options are known to be right.
 """
+
 import math
 import os
 from collections.abc import Callable
@@ -11,13 +12,19 @@ from typing import Annotated, Literal
 
 import tyro
 
-Out = Annotated[Path, tyro.conf.arg(help=
-    "a folder for the results: new, empty, or that of the run to continue, which the same command does. It receives "
-    "model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in their order, with "
-    "posterior means in obsm['X_vae']), metrics.csv (one row per step) and run.json (arguments, versions, the "
-    "conditions' labels, ELBO and IWAE bound of the held-out cells).")]
-Genes = Annotated[int | Literal["all"] | None, tyro.conf.arg(
-    metavar="INT|all", help_behavior_hint="(default: 2000, or all where there are fewer)")]
+Out = Annotated[
+    Path,
+    tyro.conf.arg(
+        help="a folder for the results: new, empty, or that of the run to continue, which the same command does. It receives "
+        "model.safetensors, genes.txt (the model's inputs, in order), latent.h5ad (your cells, in their order, with "
+        "posterior means in obsm['X_vae']), metrics.csv (one row per step) and run.json (arguments, versions, the "
+        "conditions' labels, ELBO and IWAE bound of the held-out cells)."
+    ),
+]
+Genes = Annotated[
+    int | Literal["all"] | None,
+    tyro.conf.arg(metavar="INT|all", help_behavior_hint="(default: 2000, or all where there are fewer)"),
+]
 Steps = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: by --epochs)")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -66,14 +73,16 @@ class Options:
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise Misunderstood(f"--lr {self.lr}: a learning rate is positive and finite; 0.001 is a good start")
         if not 0 < self.validation < 1:
-            raise Misunderstood(f"--validation {self.validation}: it is the fraction of cells held out, above 0 and "
-                                "below 1")
+            raise Misunderstood(
+                f"--validation {self.validation}: it is the fraction of cells held out, above 0 and below 1"
+            )
         if not 0 <= self.seed < 2**63:
             raise Misunderstood(f"--seed {self.seed}: give a whole number from 0 to 2^63 - 1")
         processes = int(os.environ.get("WORLD_SIZE", 1))
         if self.size % processes:
-            raise Misunderstood(f"--size {self.size} cannot be shared by {processes} processes; give a multiple of "
-                                f"{processes}")
+            raise Misunderstood(
+                f"--size {self.size} cannot be shared by {processes} processes; give a multiple of {processes}"
+            )
 
 
 Common = Annotated[Options, tyro.conf.arg(name="")]

@@ -3,6 +3,7 @@ FactorVAE, which taxes only one part of it, the total correlation.
 
 Codes are (N, Z), factors (N, F), both numbers; a category goes in as one column per level.
 """
+
 import numpy as np
 import torch
 from sklearn.ensemble import RandomForestRegressor
@@ -48,13 +49,18 @@ def dci(codes, factors, *, n_trees: int = 20, max_depth: int = 8, seed: int = 0)
         importance.append(forest.feature_importances_)
         r2.append(forest.score(codes[n:], v[n:]))
     if not (np.any(importance, 1).all() and np.isfinite(r2).all()):
-        raise ValueError("a forest found nothing to split on: all codes or a factor are the same in the first three "
-                         "quarters of the rows, or there are too few; shuffle the rows, and drop what does not vary")
-    R = np.array(importance).T                                           # (Z, F)
+        raise ValueError(
+            "a forest found nothing to split on: all codes or a factor are the same in the first three "
+            "quarters of the rows, or there are too few; shuffle the rows, and drop what does not vary"
+        )
+    R = np.array(importance).T  # (Z, F)
     used = R[R.sum(1) > 0]
     weight = used.sum(1) / used.sum()
-    return {"disentanglement": float(weight @ (1 - _spread(used))),
-            "completeness": float((1 - _spread(R.T)).mean()), "informativeness": float(np.mean(r2))}
+    return {
+        "disentanglement": float(weight @ (1 - _spread(used))),
+        "completeness": float((1 - _spread(R.T)).mean()),
+        "informativeness": float(np.mean(r2)),
+    }
 
 
 def sap(codes, factors) -> float:
@@ -62,7 +68,7 @@ def sap(codes, factors) -> float:
     its best code minus that of the second best; the mean over factors. A constant code predicts nothing."""
     codes, factors = _checked(codes, factors)
     z, v = codes - codes.mean(0), factors - factors.mean(0)
-    norm = (z**2).sum(0)[:, None] * (v**2).sum(0)                        # (Z, F)
+    norm = (z**2).sum(0)[:, None] * (v**2).sum(0)  # (Z, F)
     r2 = np.divide((z.T @ v) ** 2, norm, out=np.zeros_like(norm), where=norm > 0)
     second, best = np.sort(r2, axis=0)[-2:]
     return float((best - second).mean())
@@ -72,8 +78,10 @@ def total_correlation(z: Tensor) -> Tensor:
     """KL(N(m, C), product of its marginals) = -1/2 log det corr(z), in nats, of codes (N, Z): exact for Gaussian codes
     as N grows; a sample's is too high, by about Z (Z - 1) / 4N where they are independent."""
     if z.dim() != 2 or not len(z) > z.shape[1] > 1 or (z.std(0) == 0).any():
-        raise ValueError(f"a total correlation is between two codes or more, none constant, of more cells than codes; "
-                         f"got {tuple(z.shape)}: drop collapsed codes, or add cells")
+        raise ValueError(
+            f"a total correlation is between two codes or more, none constant, of more cells than codes; "
+            f"got {tuple(z.shape)}: drop collapsed codes, or add cells"
+        )
     return -0.5 * torch.corrcoef(z.T).logdet()
 
 
@@ -85,13 +93,16 @@ def kl_parts(q: Distribution, prior: Distribution) -> dict[str, Tensor]:
 
     q(z) is the mixture of the N posteriors, all N^2 densities computed; the means over z take one draw from each.
     """
-    z = q.sample()                                                       # (N, Z)
-    density = q.base_dist.log_prob(z[:, None])                           # (N, N, Z): of draw n under posterior m
+    z = q.sample()  # (N, Z)
+    density = q.base_dist.log_prob(z[:, None])  # (N, N, Z): of draw n under posterior m
     log_n = np.log(len(z))
-    joint = density.sum(-1).logsumexp(1) - log_n                         # log q(z), (N,)
-    marginals = density.logsumexp(1) - log_n                             # log q(z_i), (N, Z)
-    return {"information": (q.log_prob(z) - joint).mean(), "total_correlation": (joint - marginals.sum(-1)).mean(),
-            "dimensions": (marginals.sum(-1) - prior.log_prob(z)).mean()}
+    joint = density.sum(-1).logsumexp(1) - log_n  # log q(z), (N,)
+    marginals = density.logsumexp(1) - log_n  # log q(z_i), (N, Z)
+    return {
+        "information": (q.log_prob(z) - joint).mean(),
+        "total_correlation": (joint - marginals.sum(-1)).mean(),
+        "dimensions": (marginals.sum(-1) - prior.log_prob(z)).mean(),
+    }
 
 
 def _shuffled(z: Tensor) -> Tensor:
@@ -105,7 +116,7 @@ def discriminator_loss(discriminator: nn.Module, z: Tensor) -> dict[str, Tensor]
 
     Kim & Mnih (2018) shuffle a second minibatch; this one is shuffled twice over, which saves a pass."""
     z = z.detach()
-    together, apart = discriminator(z), discriminator(_shuffled(z))       # (B, 1)
+    together, apart = discriminator(z), discriminator(_shuffled(z))  # (B, 1)
     return {"loss": 0.5 * (softplus(-together) + softplus(apart)).mean(), "tc": together.mean()}
 
 
@@ -113,9 +124,9 @@ def factor_loss(model: nn.Module, discriminator: nn.Module, x: Tensor, cond=None
     """-ELBO + gamma * total correlation, the latter by the discriminator (FactorVAE; Kim & Mnih 2018, eq. 2). `z` is
     not among the entries: a loop logs means, and the discriminator takes a fresh draw from `model.posterior`."""
     q = model.posterior(x, cond)
-    z = q.rsample()                                                      # (B, Z)
-    recon = model.likelihood(z, cond).log_prob(x)                        # (B,)
-    kl = kl_divergence(q, model.prior(cond))                             # (B,)
+    z = q.rsample()  # (B, Z)
+    recon = model.likelihood(z, cond).log_prob(x)  # (B,)
+    kl = kl_divergence(q, model.prior(cond))  # (B,)
     tc = discriminator(z).mean()
     return {"loss": (kl - recon).mean() + gamma * tc, "recon": recon.mean(), "kl": kl.mean(), "tc": tc}
 

@@ -1,4 +1,5 @@
 """Count likelihoods as torch distributions, parametrised as biologists do: by mean and inverse dispersion theta."""
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -15,8 +16,10 @@ def negative_binomial(mean: Tensor, theta: Tensor, validate_args: bool = True) -
     if validate_args:
         for name, value in {"mean": mean, "theta": theta}.items():
             if not ((value > 0) & value.isfinite()).all():
-                raise ValueError(f"a negative binomial needs {name} > 0 and finite; "
-                                 f"drop genes that were never counted, or add a pseudocount yourself")
+                raise ValueError(
+                    f"a negative binomial needs {name} > 0 and finite; "
+                    f"drop genes that were never counted, or add a pseudocount yourself"
+                )
     return NegativeBinomial(mean, theta)
 
 
@@ -28,7 +31,7 @@ class NegativeBinomial(Distribution):
 
     def __init__(self, mean: Tensor, theta: Tensor):
         shape = torch.broadcast_shapes(mean.shape, theta.shape)
-        self._mean, self.theta = mean.expand(shape), theta     # theta stays small: lgamma once per gene
+        self._mean, self.theta = mean.expand(shape), theta  # theta stays small: lgamma once per gene
         super().__init__(shape, validate_args=False)
 
     @property
@@ -71,7 +74,7 @@ class _LogNegativeBinomial(torch.autograd.Function):
     def forward(ctx, mean: Tensor, theta: Tensor, x: Tensor) -> Tensor:
         lead = mean.dim() - len(torch.broadcast_shapes(theta.shape, x.shape))
         while lead and mean.shape[lead:].numel() < (2**16 if mean.device.type == "cpu" else 2**26):
-            lead -= 1                                      # worth a pass of its own
+            lead -= 1  # worth a pass of its own
         x = x.expand(mean.shape[lead:]).contiguous()
         at = (x > 1).view(-1).nonzero().squeeze(1)
         gene = torch.arange(theta.numel(), device=x.device).view(theta.shape)
@@ -107,7 +110,7 @@ class _LogNegativeBinomial(torch.autograd.Function):
 
 def _samples(full: Tensor, x: Tensor) -> Tensor:
     """(..., the shape of x) -> (K, the shape of x)."""
-    return full.reshape(full.shape[:full.dim() - x.dim()].numel(), *x.shape)
+    return full.reshape(full.shape[: full.dim() - x.dim()].numel(), *x.shape)
 
 
 class ZeroInflated(Distribution):

@@ -1,5 +1,6 @@
 """Distances between two samples: arrays (N, D) and (M, D) in, float out. All three are 0 in expectation only for equal laws
 (the Fréchet distance: for equal means and covariances)."""
+
 import numpy as np
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist, pdist
@@ -27,6 +28,7 @@ def mmd(x, y, bandwidth: float | None = None) -> float:
 
     def kernel(squared):
         return np.exp(-squared / (2 * bandwidth**2)).mean()
+
     return float(kernel(pdist(x, "sqeuclidean")) + kernel(pdist(y, "sqeuclidean")) - 2 * kernel(between))
 
 
@@ -36,7 +38,7 @@ def frechet_distance(x, y) -> float:
     x, y = _samples(x, y)
     s, s_ = np.atleast_2d(np.cov(x, rowvar=False)), np.atleast_2d(np.cov(y, rowvar=False))
     root = sqrtm(s)
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ s_ @ root), 0, None)).sum()     # tr (S S')^{1/2}, symmetric form
+    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ s_ @ root), 0, None)).sum()  # tr (S S')^{1/2}, symmetric form
     return float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s) + np.trace(s_) - 2 * cross)
 
 

@@ -1,4 +1,5 @@
 """The few networks that every chapter shares."""
+
 import math
 
 import torch
@@ -24,14 +25,16 @@ class TimeEmbedding(nn.Module):
         self.register_buffer("frequency", 2 * math.pi * torch.logspace(0, math.log10(fastest), n // 2))
 
     def forward(self, t: Tensor) -> Tensor:
-        phase = t[:, None] * self.frequency                              # (B, n / 2)
+        phase = t[:, None] * self.frequency  # (B, n / 2)
         return torch.cat([phase.sin(), phase.cos()], -1)
 
 
 class MLP(nn.Module):
     """net(x, t, cond): x (B, D), t () or (B,), cond (B, C) or None -> (B, n_out), time and condition entering every layer."""
 
-    def __init__(self, n_in: int, n_out: int, n_hidden: int = 128, n_layers: int = 3, n_cond: int = 0, n_time: int = 32):
+    def __init__(
+        self, n_in: int, n_out: int, n_hidden: int = 128, n_layers: int = 3, n_cond: int = 0, n_time: int = 32
+    ):
         super().__init__()
         self.time, self.n_cond = TimeEmbedding(n_time), n_cond
         sizes = [n_in] + n_layers * [n_hidden]
@@ -41,11 +44,13 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         if (0 if cond is None else cond.shape[-1]) != self.n_cond:
-            raise ValueError(f"this network was built for a condition of {self.n_cond} numbers a cell; pass exactly those")
+            raise ValueError(
+                f"this network was built for a condition of {self.n_cond} numbers a cell; pass exactly those"
+            )
         context = self.time(t.expand(len(x)))
         context = context if cond is None else torch.cat([context, cond], -1)
         for layer, shift in zip(self.layers, self.shifts):
-            x = nn.functional.silu(layer(x) + shift(context))            # (B, H)
+            x = nn.functional.silu(layer(x) + shift(context))  # (B, H)
         return self.out(x)
 
 
@@ -59,8 +64,9 @@ class MaskedLinear(nn.Module):
         super().__init__()
         mask = torch.as_tensor(mask, dtype=torch.float32)
         if mask.dim() != 2 or not mask.any() or mask.isnan().any():
-            raise ValueError(f"a mask is a table genes x programmes without NaN, not all 0; got shape "
-                             f"{tuple(mask.shape)}")
+            raise ValueError(
+                f"a mask is a table genes x programmes without NaN, not all 0; got shape {tuple(mask.shape)}"
+            )
         self.register_buffer("mask", (mask != 0).float())
         self.nonnegative, (n_genes, n_programmes) = nonnegative, self.mask.shape
         self.raw = nn.Parameter(torch.randn(n_genes, n_programmes) / math.sqrt(n_programmes))

@@ -3,6 +3,7 @@
 Time runs from data (t = 0) to noise (t = 1). Every diffusion and flow model in the book is one `Path` plus one choice of
 what the network predicts.
 """
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Path:
         Raises ValueError at the times where that prediction does not determine both: eps and score where alpha = 0
         (pure noise), x0 where sigma = 0 (clean data).
         """
-        (kind, y), = prediction.items()
+        ((kind, y),) = prediction.items()
         a, s = like(self.alpha(t), x), like(self.sigma(t), x)
         if kind == "x0":
             return y, (x - a * y) / _nonzero(s, "sigma(t) = 0: clean data say nothing of eps; stop at a time above 0")
@@ -47,7 +48,9 @@ class Path:
             return (x + s**2 * y) / _nonzero(a, _PURE_NOISE), -s * y
         if kind == "velocity":
             da, ds = self._rates(t, x)
-            det = _nonzero(a * ds - da * s, "x_t and its velocity are parallel here, so they do not determine x0 and eps")
+            det = _nonzero(
+                a * ds - da * s, "x_t and its velocity are parallel here, so they do not determine x0 and eps"
+            )
             return (ds * x - s * y) / det, (a * y - da * x) / det
         raise ValueError(f"a network predicts eps, x0, score or velocity; got {kind!r}")
 
@@ -92,8 +95,10 @@ def cosine() -> Path:
 
 def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
     """Variance preserving, the continuous limit of DDPM's linear betas (Song et al. 2021, eq. 33)."""
+
     def log_alpha_bar(t):
         return -beta_min * t - 0.5 * (beta_max - beta_min) * t**2
+
     return Path(alpha=lambda t: (0.5 * log_alpha_bar(t)).exp(), sigma=lambda t: (-torch.expm1(log_alpha_bar(t))).sqrt())
 
 
@@ -113,4 +118,5 @@ def ddpm(betas: Tensor) -> Path:
 
     def at(t):
         return alpha_bar.to(t.device)[(t * len(betas)).round().long()].to(t.dtype)
+
     return Path(alpha=lambda t: at(t).sqrt(), sigma=lambda t: (1 - at(t)).sqrt())

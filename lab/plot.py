@@ -1,4 +1,5 @@
 """One look for every figure: transparent, mid-grey lettering, so that the same picture is legible on white and on black."""
+
 import base64
 import hashlib
 import html
@@ -13,23 +14,48 @@ import numpy as np
 
 GREY = "#777777"
 CYCLE = ["#1f8fc4", "#d9730d", "#2a9d78", "#c0569b", "#8d7bd8", "#b08a00", "#d1495b", "#5b8c3a", "#a0693f", "#4f83a8"]
-CELL_TYPES = {                                   # PBMC, one colour per type throughout the book; related types are neighbours
-    "CD14 monocyte": "#d9730d", "dendritic": "#b08a00", "B": "#8d7bd8", "CD34 progenitor": "#d1495b", "NK": "#c0569b",
-    "CD4 T regulatory": "#2a9d78", "CD4 T naive": "#5b8c3a", "CD4 T memory": "#1fa0a0",
-    "CD8 T cytotoxic": "#1f8fc4", "CD8 T naive": "#6f8fd0",
+CELL_TYPES = {  # PBMC, one colour per type throughout the book; related types are neighbours
+    "CD14 monocyte": "#d9730d",
+    "dendritic": "#b08a00",
+    "B": "#8d7bd8",
+    "CD34 progenitor": "#d1495b",
+    "NK": "#c0569b",
+    "CD4 T regulatory": "#2a9d78",
+    "CD4 T naive": "#5b8c3a",
+    "CD4 T memory": "#1fa0a0",
+    "CD8 T cytotoxic": "#1f8fc4",
+    "CD8 T naive": "#6f8fd0",
 }
 
 
 def style() -> None:
     """Set the book's matplotlib style for this session."""
-    mpl.rcParams.update({
-        "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.figsize": (6.4, 3.4),
-        "figure.dpi": 150, "savefig.dpi": 150, "figure.constrained_layout.use": True, "font.size": 9,
-        "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.titlesize": 9.5,
-        "axes.prop_cycle": mpl.cycler(color=CYCLE), "lines.linewidth": 1.6, "legend.frameon": False,
-        "image.cmap": "viridis", "svg.hashsalt": "lab",
-    })
+    mpl.rcParams.update(
+        {
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "figure.figsize": (6.4, 3.4),
+            "figure.dpi": 150,
+            "savefig.dpi": 150,
+            "figure.constrained_layout.use": True,
+            "font.size": 9,
+            "text.color": GREY,
+            "axes.labelcolor": GREY,
+            "axes.edgecolor": GREY,
+            "xtick.color": GREY,
+            "ytick.color": GREY,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.8,
+            "axes.titlesize": 9.5,
+            "axes.prop_cycle": mpl.cycler(color=CYCLE),
+            "lines.linewidth": 1.6,
+            "legend.frameon": False,
+            "image.cmap": "viridis",
+            "svg.hashsalt": "lab",
+        }
+    )
 
 
 def color(label: str) -> str:
@@ -55,6 +81,7 @@ def scatter(xy, labels, *, ax=None, size: float = 6, legend: bool = True):
 def source(*objects):
     """The source of functions or classes as the package has it, highlighted on the site and in Colab."""
     from IPython.display import Markdown
+
     shown = (textwrap.dedent(inspect.getsource(o)).rstrip() for o in objects)
     return Markdown("```python\n" + "\n\n".join(shown) + "\n```")
 
@@ -69,7 +96,11 @@ class Animation:
         return f"Animation of {len(self.frames)} frames: {self.alt}"
 
     def _repr_html_(self) -> str:
-        key, n, alt = "a" + hashlib.sha256(self.alt.encode()).hexdigest()[:8], len(self.frames), html.escape(self.alt, quote=True)
+        key, n, alt = (
+            "a" + hashlib.sha256(self.alt.encode()).hexdigest()[:8],
+            len(self.frames),
+            html.escape(self.alt, quote=True),
+        )
         return f"""<div class="lab-animation" id="{key}">
 <img src="data:image/png;base64,{self.frames[0]}" alt="{alt}" style="max-width:100%">
 <div><button type="button">Play</button>
@@ -108,5 +139,7 @@ def animate(fig, draw, frames, alt: str) -> Animation:
         pictures.append(buffer.getvalue())
     plt.close(fig)
     if (size := sum(map(len, pictures))) > 1_500_000:
-        raise ValueError(f"the frames take {size / 1e6:.1f} MB, more than the 1.5 MB a page may carry: fewer or smaller frames")
+        raise ValueError(
+            f"the frames take {size / 1e6:.1f} MB, more than the 1.5 MB a page may carry: fewer or smaller frames"
+        )
     return Animation(pictures, alt)

@@ -4,6 +4,7 @@
 
 where field(x, t) is what a chapter learned: a denoiser, a velocity or a score.
 """
+
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 

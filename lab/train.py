@@ -4,6 +4,7 @@
 the callback. `fit` runs it to the end with a progress bar, validation and checkpoints. Underneath is one Accelerator
 per process, so the same lines run under `torchrun` and `accelerate launch`.
 """
+
 import functools
 import math
 import os
@@ -27,8 +28,9 @@ Batch = dict[str, Tensor]
 Loss = Callable[[Batch], dict[str, Tensor]]
 
 
-def steps(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: float = 1e-3,
-          clip: float | None = None) -> Iterator[dict[str, float]]:
+def steps(
+    model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: float = 1e-3, clip: float | None = None
+) -> Iterator[dict[str, float]]:
     """Take `n` AdamW steps on `loss(b)["loss"]`; after each, yield every entry of `loss(b)` as a float, the mean over
     processes.
 
@@ -42,9 +44,19 @@ def steps(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr:
     return _Run(model, loss, batches, lr).advance(n, clip)
 
 
-def fit(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: float = 1e-3, clip: float | None = None,
-        validate: Iterable[Batch] | None = None, patience: int | None = None,
-        checkpoint: str | Path | None = None, every: int | None = None) -> pd.DataFrame:
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    batches: Iterable[Batch],
+    *,
+    n: int,
+    lr: float = 1e-3,
+    clip: float | None = None,
+    validate: Iterable[Batch] | None = None,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    every: int | None = None,
+) -> pd.DataFrame:
     """Run `steps` to the end: one row a step, columns as `loss` reports them, and `val_…` where `validate` was read.
 
     Every `every` steps (default: once per pass over `batches`) the means over the cells of `validate` are taken,
@@ -91,8 +103,7 @@ def fit(model: nn.Module, loss: Loss, batches: Iterable[Batch], *, n: int, lr: f
 
 @torch.no_grad()
 def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
-    """target <- decay * target + (1 - decay) * online for every parameter; buffers, such as running means, are copied.
-    """
+    """target <- decay * target + (1 - decay) * online for every parameter; buffers, such as running means, are copied."""
     for p, q in zip(target.parameters(), online.parameters(), strict=True):
         p.lerp_(q, 1 - decay)
     for p, q in zip(target.buffers(), online.buffers(), strict=True):
@@ -101,7 +112,7 @@ def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
 
 @functools.cache
 def _accelerator() -> Accelerator:
-    several = "LOCAL_RANK" in os.environ         # torchrun's; on CPU, accelerate joins processes only if cpu=True
+    several = "LOCAL_RANK" in os.environ  # torchrun's; on CPU, accelerate joins processes only if cpu=True
     return Accelerator(cpu=several and not (torch.cuda.is_available() or torch.xpu.is_available()))
 
 
@@ -111,7 +122,7 @@ class _Objective(nn.Module):
 
     def __init__(self, model: nn.Module, loss: Loss):
         super().__init__()
-        self.model, self.report = model, functools.partial(loss)     # not a submodule, should it be a module itself
+        self.model, self.report = model, functools.partial(loss)  # not a submodule, should it be a module itself
 
     def forward(self, b: Batch) -> dict[str, Tensor]:
         return self.report(b)
@@ -123,8 +134,10 @@ class _Run:
     def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Batch], lr: float):
         accelerator = _accelerator()
         if accelerator.num_processes > 1 and not isinstance(batches, DataLoader):
-            raise ValueError(f"{accelerator.num_processes} processes would all read the same cells from a "
-                             f"{type(batches).__name__}; pass a DataLoader, which is split among them")
+            raise ValueError(
+                f"{accelerator.num_processes} processes would all read the same cells from a "
+                f"{type(batches).__name__}; pass a DataLoader, which is split among them"
+            )
         if accelerator.mixed_precision == "fp16":
             raise ValueError("float16 needs its losses scaled, which this loop does not do; launch with bf16 instead")
         self.model, self.lr = model.to(accelerator.device), lr
@@ -133,10 +146,11 @@ class _Run:
         if accelerator.num_processes > 1:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
         if isinstance(batches, DataLoader):
-            self.batches = prepare_data_loader(batches, accelerator.device, split_batches=True, put_on_device=True,
-                                               rng_types=["generator"])
+            self.batches = prepare_data_loader(
+                batches, accelerator.device, split_batches=True, put_on_device=True, rng_types=["generator"]
+            )
         self.step = self.epoch = self.position = 0
-        self.order = []                          # states of the generators that drew this epoch's order
+        self.order = []  # states of the generators that drew this epoch's order
 
     def advance(self, n: int, clip: float | None) -> Iterator[dict[str, float]]:
         accelerator = _accelerator()
@@ -146,7 +160,7 @@ class _Run:
             with accelerator.autocast():
                 report = self.objective(send_to_device(b, accelerator.device))
             report["loss"].backward()
-            report = _floats(report, f"at step {self.step + 1}")         # the step's one copy from device to host
+            report = _floats(report, f"at step {self.step + 1}")  # the step's one copy from device to host
             if clip is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), clip)
             self.optimizer.step()
@@ -174,8 +188,10 @@ class _Run:
             if self.position:
                 torch.set_rng_state(now)
             elif b is None:
-                raise ValueError("the loader yielded no minibatch: it is empty, or an iterator already spent; "
-                                 "pass a list or a DataLoader")
+                raise ValueError(
+                    "the loader yielded no minibatch: it is empty, or an iterator already spent; "
+                    "pass a list or a DataLoader"
+                )
             while b is not None:
                 self.position += 1
                 yield b
@@ -192,20 +208,35 @@ class _Run:
                 shutil.rmtree(old)
             part.mkdir()
         accelerator.wait_for_everyone()
-        torch.save({"cpu": torch.get_rng_state(), "order": self.order,
-                    "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None},
-                   part / f"random-{accelerator.process_index}.pt")
+        torch.save(
+            {
+                "cpu": torch.get_rng_state(),
+                "order": self.order,
+                "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            },
+            part / f"random-{accelerator.process_index}.pt",
+        )
         if main:
             save_model(self.model, str(part / "model.safetensors"))
             if best is not None:
                 save_file(best, part / "best.safetensors")
-            torch.save({"step": self.step, "epoch": self.epoch, "position": self.position, "rows": rows, "watch": watch,
-                        "optimizer": self.optimizer.state_dict(), "given": self._given()}, part / "state.pt")
+            torch.save(
+                {
+                    "step": self.step,
+                    "epoch": self.epoch,
+                    "position": self.position,
+                    "rows": rows,
+                    "watch": watch,
+                    "optimizer": self.optimizer.state_dict(),
+                    "given": self._given(),
+                },
+                part / "state.pt",
+            )
         accelerator.wait_for_everyone()
         if main:
             for file in part.iterdir():
                 with file.open() as f:
-                    os.fsync(f.fileno())         # on the disk before the name is
+                    os.fsync(f.fileno())  # on the disk before the name is
             part.rename(whole)
             for old in set(folder.glob("step-*")) - {whole}:
                 shutil.rmtree(old)
@@ -219,8 +250,10 @@ class _Run:
         state = _intact(read, newest / "state.pt")
         for name, value in self._given().items():
             if state["given"][name] != value:
-                raise ValueError(f"{newest} was written with {name} = {state['given'][name]}, not {value}; "
-                                 "give the same, or another folder")
+                raise ValueError(
+                    f"{newest} was written with {name} = {state['given'][name]}, not {value}; "
+                    "give the same, or another folder"
+                )
         _intact(load_file, newest / "model.safetensors")
         try:
             load_model(self.model, newest / "model.safetensors")
@@ -237,14 +270,17 @@ class _Run:
         return state["rows"], _intact(load_file, best) if best.exists() else None, state["watch"]
 
     def _given(self) -> dict:
-        return {"lr": self.lr, "number of processes": _accelerator().num_processes,
-                "minibatches per epoch": len(self.batches) if hasattr(self.batches, "__len__") else None}
+        return {
+            "lr": self.lr,
+            "number of processes": _accelerator().num_processes,
+            "minibatches per epoch": len(self.batches) if hasattr(self.batches, "__len__") else None,
+        }
 
 
 def _intact(read: Callable, path: Path):
     try:
         return read(path)
-    except Exception as error:                   # torch, zip, pickle and safetensors each have their own
+    except Exception as error:  # torch, zip, pickle and safetensors each have their own
         raise ValueError(f"{path} is damaged and cannot be read; delete {path.parents[1]} and train again") from error
 
 
@@ -254,8 +290,9 @@ def _floats(report: dict[str, Tensor], where: str) -> dict[str, float]:
     values = torch.stack([torch.as_tensor(value, device=accelerator.device).detach() for value in report.values()])
     floats = dict(zip(report, accelerator.reduce(values, "mean").tolist()))
     if not math.isfinite(floats["loss"]):
-        raise FloatingPointError(f"the loss is {floats['loss']} {where}; lower lr, set clip, or look for NaN "
-                                 "in the minibatch")
+        raise FloatingPointError(
+            f"the loss is {floats['loss']} {where}; lower lr, set clip, or look for NaN in the minibatch"
+        )
     return floats
 
 

@@ -43,12 +43,13 @@ def from_page():
     import torch
 
     def namespace(page, *names):
-        cells = [c.source for c in execute.read(Path(page)).cells if c.cell_type == "code"][1:]      # not the set-up
-        found = {"torch": torch}                                 # which that cell imports
+        cells = [c.source for c in execute.read(Path(page)).cells if c.cell_type == "code"][1:]  # not the set-up
+        found = {"torch": torch}  # which that cell imports
         for cell in cells:
             if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in ast.parse(cell).body):
                 exec(cell, found)
         for name in names:
             exec(next(c for c in cells if f"def {name}(" in c), found)
         return found
+
     return namespace

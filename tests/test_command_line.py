@@ -1,4 +1,5 @@
 """`python -m lab`: bad input ends in one sentence, good input in whole files; a run is continued to the same bit."""
+
 import json
 import os
 import signal
@@ -51,23 +52,28 @@ def written(folder, change=None, n_cells=20, n_genes=10):
 
 def dense(change):
     """The counts as a dense float X, after `change(x)`."""
+
     def apply(cells):
         x = cells.layers["counts"].toarray().astype(float)
         return ad.AnnData(changed if (changed := change(x)) is not None else x, obs=cells.obs, var=cells.var)
+
     return apply
 
 
 def put(value):
     def change(x):
         x[3, 4] = value
+
     return dense(change)
 
 
 def stored(value):
     """One stored value of the sparse counts replaced."""
+
     def change(cells):
         cells.layers["counts"] = cells.layers["counts"].astype(float)
         cells.layers["counts"].data[5] = value
+
     return change
 
 
@@ -89,9 +95,11 @@ def option(*words, model="vae"):
 
 def conditioned(*columns, change=None):
     """cvae on cells whose obs `change(obs)` has altered."""
+
     def make(folder):
         path = written(folder, lambda cells: change and change(cells.obs))
         return lines(path, folder / "run", *QUICK, "--conditions", *columns, model="cvae")
+
     return make
 
 
@@ -108,12 +116,13 @@ def file_of(content, name="cells.h5ad"):
     def make(folder):
         (folder / name).write_bytes(content)
         return train(folder, folder / name)
+
     return make
 
 
 def truncated(folder):
     path = written(folder)
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return train(folder, path)
 
 
@@ -170,12 +179,13 @@ def shortened(name):
         file = next((run / "checkpoint").glob(f"step-*/{name}"))
         file.write_bytes(file.read_bytes()[:100])
         (run / "metrics.csv").unlink()
+
     return damage
 
 
 def wrong_hash(folder):
     (folder / "pbmc3k_filtered_gene_bc_matrices.tar.gz").write_bytes(b"another version")
-    os.environ["LAB_DATA"] = str(folder)                 # conftest unsets it for the next test
+    os.environ["LAB_DATA"] = str(folder)  # conftest unsets it for the next test
     return train(folder, "pbmc3k")
 
 
@@ -183,6 +193,7 @@ def with_environment(name, value, *line):
     def make(folder):
         os.environ[name] = value
         return list(line) or train(folder)
+
     return make
 
 
@@ -195,7 +206,7 @@ def nearly_empty(cells):
     cells.layers["counts"] = counts.tocsr()
 
 
-BAD = {                                                  # what is wrong: (the command line, words of the sentence)
+BAD = {  # what is wrong: (the command line, words of the sentence)
     "log-normalised X": (lambda f: train_x(f, dense(np.log1p)), "log-normalised"),
     "scaled X": (lambda f: train_x(f, dense(lambda x: x - x.mean(0))), "negative"),
     "a layer that is missing": (option("--layer", "umi"), "no layer 'umi'"),
@@ -209,8 +220,10 @@ BAD = {                                                  # what is wrong: (the c
     "complex numbers": (lambda f: train_x(f, dense(lambda x: x + 1j)), "complex"),
     "words for numbers": (textual, "not numbers"),
     "a cell without counts": (lambda f: train_x(f, dense(lambda x: x * (np.arange(20) != 3)[:, None])), "1 of 20"),
-    "a cell without counts in the genes chosen": (lambda f: train(f, written(f, nearly_empty), "--genes", "3"),
-                                                  "among the 3 most variable"),
+    "a cell without counts in the genes chosen": (
+        lambda f: train(f, written(f, nearly_empty), "--genes", "3"),
+        "among the 3 most variable",
+    ),
     "gene names twice": (lambda f: train(f, written(f, lambda c: setattr(c, "var_names", list(10 * "g")))), "name 'g'"),
     "cell names twice": (lambda f: train(f, written(f, lambda c: setattr(c, "obs_names", list(20 * "c")))), "name 'c'"),
     "no genes": (lambda f: train(f, written(f, lambda c: c[:, []].copy())), "no genes"),
@@ -239,7 +252,9 @@ BAD = {                                                  # what is wrong: (the c
     "no patience": (option("--patience", "0"), "--patience 0"),
     "minibatches of no cells": (option("--size", "0"), "--size 0"),
     "minibatches that two processes cannot share": (
-        with_environment("WORLD_SIZE", "2", *lines("pbmc", "run", "--size", "5")), "multiple of 2"),
+        with_environment("WORLD_SIZE", "2", *lines("pbmc", "run", "--size", "5")),
+        "multiple of 2",
+    ),
     "learning rate 0": (option("--lr", "0"), "--lr 0"),
     "learning rate below 0": (option("--lr", "-0.1"), "--lr -0.1"),
     "learning rate NaN": (option("--lr", "nan"), "--lr nan"),
@@ -263,7 +278,9 @@ BAD = {                                                  # what is wrong: (the c
     "a condition named x": (conditioned("x", change=column("x", 20 * "a")), "rename that obs column"),
     "a condition named log_library": (conditioned("log_library"), "rename that obs column"),
     "a condition that torch cannot name": (
-        conditioned("orig.ident", change=column("orig.ident", [*10 * "a", *10 * "b"])), "adata.obs['orig_ident'] = "),
+        conditioned("orig.ident", change=column("orig.ident", [*10 * "a", *10 * "b"])),
+        "adata.obs['orig_ident'] = ",
+    ),
     "a negative beta": (option("--beta", "-1", model="beta-vae"), "--beta -1"),
     "an infinite beta": (option("--beta", "inf", model="beta-vae"), "--beta inf"),
     "a negative warm-up": (option("--warm-up", "-1", model="beta-vae"), "--warm-up -1"),
@@ -299,7 +316,7 @@ def test_bad_input_ends_in_one_sentence_and_nothing_half_written(wrong, tmp_path
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
     code = main(line)
-    said = capsys.readouterr().err.strip().split("\r")[-1].strip()       # what a progress bar drew ends in \r
+    said = capsys.readouterr().err.strip().split("\r")[-1].strip()  # what a progress bar drew ends in \r
     assert code in (1, 2)
     assert said.startswith("error: ") and said.count("\n") == 0 and "unforeseen" not in said
     assert words in said
@@ -326,23 +343,49 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_with_debug(monkeypa
         main(["data", "--debug"])
 
 
-@pytest.mark.parametrize("line", [["--help"], ["train", "--help"], ["train", "vae", "--help"],
-                                  ["train", "cvae", "--help"],
-                                  lines("x", "y", "--lr", "0"), lines("x", "y", "--n-latent", "ten")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "vae", "--help"],
+        ["train", "cvae", "--help"],
+        lines("x", "y", "--lr", "0"),
+        lines("x", "y", "--n-latent", "ten"),
+    ],
+)
 def test_nothing_heavy_is_imported_before_the_line_is_understood(line):
-    code = ("import sys; from lab.__main__ import main; main(sys.argv[1:]); "
-            "print('heavy:', {'torch', 'numpy', 'pandas', 'scanpy', 'anndata', 'accelerate'} & set(sys.modules))")
+    code = (
+        "import sys; from lab.__main__ import main; main(sys.argv[1:]); "
+        "print('heavy:', {'torch', 'numpy', 'pandas', 'scanpy', 'anndata', 'accelerate'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True)
     assert done.stdout.endswith("heavy: set()\n")
 
 
-@pytest.mark.parametrize("model, own", {"vae": [], "cvae": ["--conditions"], "beta-vae": ["--beta", "--warm-up"],
-                                        "iwae": ["--k", "--doubly"]}.items())
+@pytest.mark.parametrize(
+    "model, own",
+    {"vae": [], "cvae": ["--conditions"], "beta-vae": ["--beta", "--warm-up"], "iwae": ["--k", "--doubly"]}.items(),
+)
 def test_help_lists_the_options_that_all_models_share_and_those_of_one(model, own, capsys):
     assert main(["train", model, "--help"]) == 0
     said = capsys.readouterr().out
-    for name in ["--data", "--out", "--layer", "--genes", "--n-latent", "--n-hidden", "--epochs", "--steps",
-                 "--patience", "--size", "--lr", "--validation", "--seed", *own]:
+    for name in [
+        "--data",
+        "--out",
+        "--layer",
+        "--genes",
+        "--n-latent",
+        "--n-hidden",
+        "--epochs",
+        "--steps",
+        "--patience",
+        "--size",
+        "--lr",
+        "--validation",
+        "--seed",
+        *own,
+    ]:
         assert f"{name} " in said
     for word in ("latent.h5ad", "run.json", "held-out loss" if model != "cvae" else "run.json keeps"):
         assert word in " ".join(said.replace("│", " ").split())
@@ -353,6 +396,7 @@ def test_help_takes_less_than_half_a_second():
         start = time.perf_counter()
         assert python_m_lab("--help").returncode == 0
         return time.perf_counter() - start
+
     assert min(seconds() for _ in range(5)) < 0.5
 
 
@@ -366,9 +410,13 @@ def test_doctor_names_versions_devices_and_back_ends_with_reasons(capsys, monkey
     assert any(said["selective"].startswith(f"scan  {choice}: ") for choice in ("cuda", "numba", "torch"))
 
 
-@pytest.mark.parametrize("module, why", [
-    ("selective_scan_cuda = None", "without its CUDA kernel"),
-    ("raise ImportError('undefined symbol: _ZN3c10')", "cannot be imported (undefined symbol: _ZN3c10)")])
+@pytest.mark.parametrize(
+    "module, why",
+    [
+        ("selective_scan_cuda = None", "without its CUDA kernel"),
+        ("raise ImportError('undefined symbol: _ZN3c10')", "cannot be imported (undefined symbol: _ZN3c10)"),
+    ],
+)
 def test_doctor_does_not_believe_that_an_importable_mamba_works(module, why, tmp_path, monkeypatch, capsys):
     package = tmp_path / "mamba_ssm" / "ops"
     package.mkdir(parents=True)
@@ -462,8 +510,12 @@ def assert_same_results(one, other):
     assert results[0] == results[1]
 
 
-MODELS = {"vae": [], "cvae": ["--conditions", "batch", "cell_type"], "beta-vae": ["--warm-up", "200"],
-          "iwae": ["--k", "3", "--doubly"]}
+MODELS = {
+    "vae": [],
+    "cvae": ["--conditions", "batch", "cell_type"],
+    "beta-vae": ["--warm-up", "200"],
+    "iwae": ["--k", "3", "--doubly"],
+}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -471,8 +523,9 @@ def test_a_run_killed_in_the_middle_ends_with_the_weights_of_one_that_was_not(mo
     path = written(tmp_path, n_cells=200, n_genes=50)
     options = ["--steps", "300", "--patience", "1000", "--size", "16", *MODELS[model]]
     line = lambda out: lines(path, tmp_path / out, *options, model=model)
-    process = subprocess.Popen([sys.executable, "-m", "lab", *line("killed")], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab", *line("killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and not any((tmp_path / "killed" / "checkpoint").glob("step-0000001*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -513,10 +566,12 @@ def test_every_model_describes_held_out_cells_better_after_training_and_is_rebui
 
 def test_a_conditional_model_knows_the_labels_by_the_codes_that_run_json_lists(tmp_path):
     """Batch moves half of the genes tenfold: the decoder's other-batch means must move them, and no others."""
+
     def shift(cells):
         counts = cells.layers["counts"].toarray()
         counts[np.ix_(cells.obs["batch"] == "day 1", np.arange(50) % 2 == 1)] *= 10
         cells.layers["counts"] = sparse.csr_matrix(counts)
+
     path = written(tmp_path, shift, n_cells=300, n_genes=50)
     assert main(lines(path, tmp_path / "run", *SETTINGS, "--conditions", "batch", model="cvae")) == 0
     trained, record = rebuilt(tmp_path / "run")
@@ -525,15 +580,32 @@ def test_a_conditional_model_knows_the_labels_by_the_codes_that_run_json_lists(t
     b = [library | {"batch": torch.full((500,), code)} for code in range(3)]
     day = [trained.likelihood(z, cells).mean.mean(0).detach() for cells in b]
     odd = torch.arange(50) % 2 == 1
-    assert (day[1] / day[0])[odd].log().mean() - (day[1] / day[0])[~odd].log().mean() > 1.5       # log 10 = 2.3
+    assert (day[1] / day[0])[odd].log().mean() - (day[1] / day[0])[~odd].log().mean() > 1.5  # log 10 = 2.3
     assert (day[2] / day[0]).log().abs().mean() < 0.3
 
 
 def test_the_weight_of_the_kl_rises_to_beta_in_training_and_is_beta_in_validation(tmp_path):
     path = written(tmp_path, n_cells=40)
-    for steps in ("5", "12"):                    # 36 training cells: 3 steps an epoch; the second continues the first
-        assert main(lines(path, tmp_path / "run", *QUICK, "--steps", steps, "--size", "12", "--beta", "2", "--warm-up",
-                          "8", model="beta-vae")) == 0
+    for steps in ("5", "12"):  # 36 training cells: 3 steps an epoch; the second continues the first
+        assert (
+            main(
+                lines(
+                    path,
+                    tmp_path / "run",
+                    *QUICK,
+                    "--steps",
+                    steps,
+                    "--size",
+                    "12",
+                    "--beta",
+                    "2",
+                    "--warm-up",
+                    "8",
+                    model="beta-vae",
+                )
+            )
+            == 0
+        )
     metrics = pd.read_csv(tmp_path / "run" / "metrics.csv", index_col="step")
     np.testing.assert_allclose(metrics["beta"], np.minimum(np.arange(12) / 8, 1) * 2)
     np.testing.assert_allclose(metrics["loss"], metrics["beta"] * metrics["kl"] - metrics["recon"], rtol=1e-5)
@@ -573,9 +645,13 @@ def test_other_labels_are_other_data(change, tmp_path, capsys):
 def test_two_processes_share_one_run_and_the_first_writes_it(model, tmp_path):
     path = written(tmp_path, n_cells=200, n_genes=50)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "lab"]
-    done = subprocess.run([*torchrun, *lines(path, tmp_path / "run", "--epochs", "20", "--lr", "0.005",
-                                           *MODELS[model], model=model)],
-                          capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [*torchrun, *lines(path, tmp_path / "run", "--epochs", "20", "--lr", "0.005", *MODELS[model], model=model)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["results"]["processes"] == 2 and done.stdout.count("results go to") == 1
@@ -589,7 +665,7 @@ def test_a_file_that_stays_on_disk_trains_the_model_that_one_in_memory_does(gene
     path = written(tmp_path, n_cells=60, n_genes=30)
     assert main(lines(path, tmp_path / "memory", *QUICK, "--genes", genes)) == 0
     monkeypatch.setattr(lab.run, "IN_MEMORY", 0)
-    monkeypatch.setattr(ad, "read_h5ad", None)               # nothing may read the whole file
+    monkeypatch.setattr(ad, "read_h5ad", None)  # nothing may read the whole file
     assert main(lines(path, tmp_path / "disk", *QUICK, "--genes", genes)) == 0
     monkeypatch.undo()
     assert_same_results(tmp_path / "memory", tmp_path / "disk")
@@ -601,24 +677,26 @@ def test_variable_genes_are_chosen_without_a_look_at_held_out_cells(tmp_path):
     assert main(lines(path, tmp_path / "run", *QUICK, "--genes", "10")) == 0
     held_out = ad.read_h5ad(tmp_path / "run" / "latent.h5ad").obs["held_out"].to_numpy()
 
-    def wilder(cells):                           # in held-out cells, genes not chosen become the most variable of all
+    def wilder(cells):  # in held-out cells, genes not chosen become the most variable of all
         counts = cells.layers["counts"].toarray()
         quiet = np.flatnonzero(~cells.var_names.isin((tmp_path / "run" / "genes.txt").read_text().split()))
         counts[np.ix_(held_out, quiet)] = 0
-        counts[held_out, quiet[:held_out.sum()]] = 5000
+        counts[held_out, quiet[: held_out.sum()]] = 5000
         cells.layers["counts"] = sparse.csr_matrix(counts)
+
     assert main(lines(written(tmp_path, wilder, 60, 30), tmp_path / "wilder", *QUICK, "--genes", "10")) == 0
     assert (tmp_path / "wilder" / "genes.txt").read_text() == (tmp_path / "run" / "genes.txt").read_text()
 
 
 @pytest.mark.parametrize("options", [["--size", "1", "--steps", "5"], ["--size", "17"], ["--size", "1000"]])
 def test_minibatches_of_one_cell_and_larger_than_the_set_are_fine(options, tmp_path):
-    assert main(lines(written(tmp_path), tmp_path / "run", *QUICK, *options)) == 0       # 18 training cells: 17 + 1
+    assert main(lines(written(tmp_path), tmp_path / "run", *QUICK, *options)) == 0  # 18 training cells: 17 + 1
 
 
 def test_a_gene_that_no_cell_has_is_fine(tmp_path):
     def silence(cells):
         cells.layers["counts"] = cells.layers["counts"] @ sparse.diags([1] * 9 + [0]).astype(int).tocsr()
+
     assert main(lines(written(tmp_path, silence), tmp_path / "run", *QUICK)) == 0
 
 
@@ -628,8 +706,10 @@ def test_the_embedded_set_is_trained_by_its_name(tmp_path):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("source, options, genes", [("citeseq", ["--genes", "500", "--epochs", "60"], 500),
-                                                    ("kang", ["--genes", "2000", "--epochs", "15"], 2000)])
+@pytest.mark.parametrize(
+    "source, options, genes",
+    [("citeseq", ["--genes", "500", "--epochs", "60"], 500), ("kang", ["--genes", "2000", "--epochs", "15"], 2000)],
+)
 def test_real_cells_are_described_better_at_the_end_than_after_the_first_epoch(source, options, genes, tmp_path):
     assert main(lines(source, tmp_path / "run", *options)) == 0
     metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")["val_loss"].dropna()

@@ -8,6 +8,7 @@ import pytest
 import scanpy as sc
 
 from lab import data
+from lab.errors import Refused
 
 REFERENCES = Path(__file__).parents[1] / "references.bib"
 
@@ -64,10 +65,14 @@ def test_two_calls_give_two_sets(cells):
 
 def test_digits_are_ink_not_counts():
     digits = data.digits()
-    assert (digits.shape == (1797, 64) and digits.X.max() == 16 and "counts" not in digits.layers
-            and "ink" in digits.uns["unit"])
+    assert (
+        digits.shape == (1797, 64)
+        and digits.X.max() == 16
+        and "counts" not in digits.layers
+        and "ink" in digits.uns["unit"]
+    )
     assert digits.obs["digit"].nunique() == 10
-    with pytest.raises(data.DataError, match="no layer 'counts'"):
+    with pytest.raises(Refused, match="no layer 'counts'"):
         data.loader(digits)
     x = next(iter(data.loader(digits, "digit", layer=None)))
     assert set(x) == {"x", "digit"} and x["x"].shape == (128, 64)
@@ -84,6 +89,10 @@ def test_every_listed_set_says_its_licence_and_its_citation_is_in_the_bibliograp
 
 def test_the_table_of_sets_states_true_sizes():
     table = data.sets()
-    for call, adata in (("pbmc()", data.pbmc()), ("digits()", data.digits()), ("bulk()", data.bulk()),
-                        ("sprites()", data.sprites())):
+    for call, adata in (
+        ("pbmc()", data.pbmc()),
+        ("digits()", data.digits()),
+        ("bulk()", data.bulk()),
+        ("sprites()", data.sprites()),
+    ):
         assert (adata.n_obs, adata.n_vars) == (table.loc[call, "cells"], table.loc[call, "genes"])

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from lab import data
+from lab.errors import Refused
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +16,10 @@ def samples():
 def test_every_hidden_quantity_is_returned(samples):
     assert samples.shape == (600, 500) and set(samples.layers) == {"mean", "counts"}
     assert list(samples.obs.columns) == ["tissue", "disease", "batch", "size_factor", "n_counts"]
-    assert (list(samples.varm["disease"].columns) == ["healthy", "disease 1"]
-            and (samples.varm["disease"]["healthy"] == 0).all())
+    assert (
+        list(samples.varm["disease"].columns) == ["healthy", "disease 1"]
+        and (samples.varm["disease"]["healthy"] == 0).all()
+    )
     assert 0.05 < (samples.varm["disease"]["disease 1"] != 0).mean() < 0.15
     np.testing.assert_allclose(samples.varm["batch"].sum(axis=1), 0, atol=1e-12)
     assert samples.obs["n_counts"].median() == pytest.approx(1e6, rel=0.25)
@@ -78,9 +81,9 @@ def test_the_seed_fixes_everything(samples):
 
 
 def test_what_was_not_simulated_is_refused(samples):
-    with pytest.raises(data.DataError, match="disease 'flu' was not simulated; there are: healthy, disease 1"):
+    with pytest.raises(Refused, match="disease 'flu' was not simulated; there are: healthy, disease 1"):
         data.counterfactual_mean(samples, disease="flu")
-    with pytest.raises(data.DataError, match="tissue 'skin' was not simulated"):
+    with pytest.raises(Refused, match="tissue 'skin' was not simulated"):
         data.counterfactual_mean(samples, tissue="skin")
-    with pytest.raises(data.DataError, match="at least 1"):
+    with pytest.raises(Refused, match="at least 1"):
         data.bulk(n_diseases=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab import data
-from lab.data import DataError
+from lab.errors import Refused
 
 
 def gmt(folder, text):
@@ -41,35 +41,38 @@ def test_a_gmt_file_is_read_as_written(tmp_path):
     assert table.to_dict() == {"UP": {"A": 1, "B": 1, "C": 0}, "DOWN": {"A": 0, "B": 1, "C": 1}}
 
 
-@pytest.mark.parametrize("text, says", [
-    ("UP\thttp://x\tA\tB\nDOWN\thttp://x\tC", "ends in the middle of a line"),        # a download that broke off
-    ("UP\thttp://x\tA\nDOWN\thttp://x\n", "line 2 .* is not a programme"),
-    ("UP A B\n", "line 1 .* is not a programme"),                                     # spaces instead of tabs
-    ("UP\tx\tA\n\nDOWN\tx\tB\n", "line 2 .* is not a programme"),
-    ("UP\tx\tA\nUP\tx\tB\n", "line 2 .* repeats a name"),
-    ("", "is empty"),
-])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("UP\thttp://x\tA\tB\nDOWN\thttp://x\tC", "ends in the middle of a line"),  # a download that broke off
+        ("UP\thttp://x\tA\nDOWN\thttp://x\n", "line 2 .* is not a programme"),
+        ("UP A B\n", "line 1 .* is not a programme"),  # spaces instead of tabs
+        ("UP\tx\tA\n\nDOWN\tx\tB\n", "line 2 .* is not a programme"),
+        ("UP\tx\tA\nUP\tx\tB\n", "line 2 .* repeats a name"),
+        ("", "is empty"),
+    ],
+)
 def test_a_broken_gmt_file_is_refused_in_one_sentence(tmp_path, text, says):
-    with pytest.raises(DataError, match=says) as error:
+    with pytest.raises(Refused, match=says) as error:
         data.programmes(file=gmt(tmp_path, text))
     assert "\n" not in str(error.value) and ";" in str(error.value)
 
 
 def test_a_missing_and_a_packed_file_are_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(Refused, match="cannot be read"):
         data.programmes(file=tmp_path / "absent.gmt")
     packed = tmp_path / "sets.gmt.gz"
     packed.write_bytes(b"\x1f\x8b\x08\x00\xff\xfe")
-    with pytest.raises(DataError, match="not text"):
+    with pytest.raises(Refused, match="not text"):
         data.programmes(file=packed)
 
 
 def test_genes_of_another_kind_and_doubled_genes_are_refused():
-    with pytest.raises(DataError, match="gene symbols"):
+    with pytest.raises(Refused, match="gene symbols"):
         data.programmes(["ENSG00000156738", "ENSG00000105369"])
-    with pytest.raises(DataError, match="gene symbols"):
+    with pytest.raises(Refused, match="gene symbols"):
         data.programmes([])
-    with pytest.raises(DataError, match="var_names_make_unique"):
+    with pytest.raises(Refused, match="var_names_make_unique"):
         data.programmes(["CD79A", "CD79A"])
 
 
@@ -77,6 +80,7 @@ def test_genes_of_another_kind_and_doubled_genes_are_refused():
 def test_hallmark_has_fifty_sets_and_meets_the_pbmc_genes():
     table = data.programmes(file=Path(os.environ["LAB_DATA"]) / "gene_sets/human_hallmark_v2025.gmt")
     assert table.shape[1] == 50 and table.loc["ISG15", "HALLMARK_INTERFERON_ALPHA_RESPONSE"] == 1
-    here = data.programmes(data.pbmc().var_names, Path(os.environ["LAB_DATA"]) / "gene_sets/human_hallmark_v2025.gmt",
-                           min_genes=5)
+    here = data.programmes(
+        data.pbmc().var_names, Path(os.environ["LAB_DATA"]) / "gene_sets/human_hallmark_v2025.gmt", min_genes=5
+    )
     assert len(here) == 765 and here.shape[1] >= 30

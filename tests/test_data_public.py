@@ -19,6 +19,7 @@ from scipy.io import mmwrite
 from lab import data
 from lab.data import geo, public, tenx
 from lab.data.public import Source
+from lab.errors import Refused
 
 SHA = "sha256:" + hashlib.sha256(b"cells").hexdigest()
 NOWHERE = "http://127.0.0.1:9/cells.bin"  # the discard port: nobody listens
@@ -54,7 +55,7 @@ def server(tmp_path_factory):
 
 
 def test_offline_one_sentence_says_what_is_missing_where_it_comes_from_where_to_put_it_and_what_to_use_instead():
-    with pytest.raises(data.DataError) as caught:
+    with pytest.raises(Refused) as caught:
         public.locate(source())
     message = str(caught.value)
     for part in ("toy() needs cells.bin", NOWHERE, "LAB_DATA", "pbmc()"):
@@ -64,14 +65,18 @@ def test_offline_one_sentence_says_what_is_missing_where_it_comes_from_where_to_
 
 def test_a_download_is_checked_kept_and_not_repeated(server, empty_cache, capsys):
     (path,), published = public.locate(source(server))
-    assert (path.read_bytes() == b"cells" and published and path.parent == empty_cache
-            and "downloading" in capsys.readouterr().out)
+    assert (
+        path.read_bytes() == b"cells"
+        and published
+        and path.parent == empty_cache
+        and "downloading" in capsys.readouterr().out
+    )
     (again,), _ = public.locate(source(NOWHERE))
     assert again == path and "reading" in capsys.readouterr().out
 
 
 def test_a_download_with_another_hash_is_refused(server, empty_cache):
-    with pytest.raises(data.DataError, match="no longer gives the published file"):
+    with pytest.raises(Refused, match="no longer gives the published file"):
         public.locate(source(server, "sha256:" + "0" * 64))
     assert not (empty_cache / "cells.bin").exists()
 
@@ -87,7 +92,7 @@ def test_the_published_file_is_found_in_lab_data_and_announced(lab_data, folder,
 @pytest.mark.parametrize("content", [b"cell", b"", b"other cells"])
 def test_a_truncated_or_different_file_in_lab_data_is_refused(lab_data, content):
     (lab_data / "cells.bin").write_bytes(content)
-    with pytest.raises(data.DataError, match="truncated or another version.*cells.bin again"):
+    with pytest.raises(Refused, match="truncated or another version.*cells.bin again"):
         public.locate(source(subset="subset.h5ad"))
 
 
@@ -102,7 +107,7 @@ def test_the_subset_is_used_only_without_the_published_file_and_says_so(lab_data
 def test_a_lab_data_that_does_not_exist_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("LAB_DATA", str(tmp_path / "absent"))
     for call in (lambda: public.locate(source()), data.pbmc3k, data.sets):
-        with pytest.raises(data.DataError, match="LAB_DATA=.*absent is not a folder"):
+        with pytest.raises(Refused, match="LAB_DATA=.*absent is not a folder"):
             call()
 
 
@@ -145,14 +150,20 @@ def test_the_archive_of_10x_is_read_without_extracting(lab_data, monkeypatch, na
     archive = next(iter(getattr(tenx, name).files)).rsplit("/", 1)[-1]
     tar(
         lab_data / archive,
-        {f"{folder}/matrix.mtx": mtx(counts.T), f"{folder}/barcodes.tsv": b"AAAC-1\nAAAG-1\nAAAT-1\nAACA-1\n",
-         f"{folder}/genes.tsv": b"ENSG1\tMT-CO1\nENSG2\tCD3D\nENSG3\tCD3D\n"},
+        {
+            f"{folder}/matrix.mtx": mtx(counts.T),
+            f"{folder}/barcodes.tsv": b"AAAC-1\nAAAG-1\nAAAT-1\nAACA-1\n",
+            f"{folder}/genes.tsv": b"ENSG1\tMT-CO1\nENSG2\tCD3D\nENSG3\tCD3D\n",
+        },
     )
     monkeypatch.setattr(tenx, name, hashed(getattr(tenx, name), lab_data))
     cells = getattr(data, name.lower())()
     np.testing.assert_array_equal(cells.layers["counts"].toarray(), counts)
-    assert list(cells.var_names) == ["MT-CO1", "CD3D", "CD3D-1"] and list(cells.var["gene_id"]) == ["ENSG1", "ENSG2",
-                                                                                                    "ENSG3"]
+    assert list(cells.var_names) == ["MT-CO1", "CD3D", "CD3D-1"] and list(cells.var["gene_id"]) == [
+        "ENSG1",
+        "ENSG2",
+        "ENSG3",
+    ]
     assert cells.obs_names[0] == "AAAC-1" and cells.X is None and "4 cells x 3 genes" in capsys.readouterr().out
     assert [path.name for path in lab_data.iterdir()] == [archive]
     assert next(iter(data.loader(cells, size=4, shuffle=False)))["x"].shape == (4, 3)
@@ -163,29 +174,42 @@ def test_kang_joins_counts_and_labels_by_barcode_also_where_both_samples_have_it
     zipped = lambda text: gzip.compress(text.encode())
     tar(
         lab_data / "GSE96583_RAW.tar",
-        {"GSM2560248_2.1.mtx.gz": gzip.compress(mtx(ctrl.T)),
-         "GSM2560248_barcodes.tsv.gz": zipped("AAA-1\nCCC-1\nGGG-1\n"),
-         "GSM2560249_2.2.mtx.gz": gzip.compress(mtx(stim.T)), "GSM2560249_barcodes.tsv.gz": zipped("AAA-1\nTTT-1\n")},
+        {
+            "GSM2560248_2.1.mtx.gz": gzip.compress(mtx(ctrl.T)),
+            "GSM2560248_barcodes.tsv.gz": zipped("AAA-1\nCCC-1\nGGG-1\n"),
+            "GSM2560249_2.2.mtx.gz": gzip.compress(mtx(stim.T)),
+            "GSM2560249_barcodes.tsv.gz": zipped("AAA-1\nTTT-1\n"),
+        },
         "w",
     )
     (lab_data / "GSE96583_batch2.genes.tsv.gz").write_bytes(zipped("ENSG1\tISG15\nENSG2\tCD14\n"))
     table = pd.DataFrame(
-        {"ind": [101, 107, 101, 101, 107], "stim": ["ctrl", "ctrl", "ctrl", "stim", "stim"],
-         "cell": ["B cells", "NK cells", "B cells", "NK cells", None],
-         "multiplets": ["singlet", "singlet", "doublet", "singlet", "singlet"]},
+        {
+            "ind": [101, 107, 101, 101, 107],
+            "stim": ["ctrl", "ctrl", "ctrl", "stim", "stim"],
+            "cell": ["B cells", "NK cells", "B cells", "NK cells", None],
+            "multiplets": ["singlet", "singlet", "doublet", "singlet", "singlet"],
+        },
         index=["GGG-1", "AAA-1", "CCC-1", "AAA-11", "TTT-1"],
     )  # not in the matrix's order
     table.to_csv(lab_data / "GSE96583_batch2.total.tsne.df.tsv.gz", sep="\t")
     monkeypatch.setattr(geo, "KANG", hashed(geo.KANG, lab_data))
     cells = data.kang()
-    assert cells.layers["counts"].toarray().tolist() == [[1, 2], [5, 6],
-                                                         [7, 8]]  # the doublet and the unlabelled are out
-    assert list(cells.obs["cell_type"]) == ["NK cells", "B cells", "NK cells"] and list(cells.obs["batch"]) == ["107",
-                                                                                                                "101",
-                                                                                                                "101"]
-    assert list(cells.obs["perturbation"]) == ["control", "control", "IFN-beta"] and list(cells.obs["n_counts"]) == [3,
-                                                                                                                     11,
-                                                                                                                     15]
+    assert cells.layers["counts"].toarray().tolist() == [
+        [1, 2],
+        [5, 6],
+        [7, 8],
+    ]  # the doublet and the unlabelled are out
+    assert list(cells.obs["cell_type"]) == ["NK cells", "B cells", "NK cells"] and list(cells.obs["batch"]) == [
+        "107",
+        "101",
+        "101",
+    ]
+    assert list(cells.obs["perturbation"]) == ["control", "control", "IFN-beta"] and list(cells.obs["n_counts"]) == [
+        3,
+        11,
+        15,
+    ]
 
 
 def test_a_new_set_costs_a_source_and_a_reader(lab_data):

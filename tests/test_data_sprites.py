@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from lab import data
+from lab.errors import Refused
 
 
 @pytest.fixture(scope="module")
@@ -62,5 +63,5 @@ def test_the_table_of_sets_states_the_true_size():
 
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"size": 2}, {"width": 0.7}, {"height": -0.1}])
 def test_impossible_sprites_are_refused(wrong):
-    with pytest.raises(data.DataError, match="sprites need"):
+    with pytest.raises(Refused, match="sprites need"):
         data.sprites(**wrong)

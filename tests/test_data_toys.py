@@ -8,10 +8,17 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from lab import data
 from lab.data import toys
+from lab.errors import Refused
 
-TOYS = {"gaussian_mixture": toys.gaussian_mixture(), "eight_gaussians": toys.eight_gaussians(), "moons": toys.moons(),
-        "rings": toys.rings(), "checkerboard": toys.checkerboard(), "noised moons": toys.moons().noised(0.8, 0.6),
-        "noised checkerboard": toys.checkerboard().noised(0.8, 0.6)}
+TOYS = {
+    "gaussian_mixture": toys.gaussian_mixture(),
+    "eight_gaussians": toys.eight_gaussians(),
+    "moons": toys.moons(),
+    "rings": toys.rings(),
+    "checkerboard": toys.checkerboard(),
+    "noised moons": toys.moons().noised(0.8, 0.6),
+    "noised checkerboard": toys.checkerboard().noised(0.8, 0.6),
+}
 
 
 def grid(n, half=5.0):
@@ -52,8 +59,10 @@ def chi_square(x, toy, bins=24, fine=6, half=4.0):
     edges = np.linspace(-half, half, bins + 1)
     observed = np.histogram2d(x[:, 0], x[:, 1], bins=[edges, edges])[0].ravel()
     keep = expected >= 5
-    expected, observed = (np.append(expected[keep], len(x) - expected[keep].sum()),
-                          np.append(observed[keep], len(x) - observed[keep].sum()))
+    expected, observed = (
+        np.append(expected[keep], len(x) - expected[keep].sum()),
+        np.append(observed[keep], len(x) - observed[keep].sum()),
+    )
     return stats.chisquare(observed, expected).pvalue
 
 
@@ -133,5 +142,5 @@ def test_a_sample_is_anndata_without_counts_and_reproducible():
     np.testing.assert_array_equal(moons.X, toys.moons().sample(100, seed=5).X)
     assert (moons.X != toys.moons().sample(100, seed=6).X).all()
     assert next(iter(data.loader(moons, layer=None)))["x"].shape == (100, 2)
-    with pytest.raises(data.DataError, match="no layer 'counts'"):
+    with pytest.raises(Refused, match="no layer 'counts'"):
         data.loader(moons)

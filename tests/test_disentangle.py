@@ -108,9 +108,15 @@ def test_mig_and_dci_take_under_five_seconds_for_ten_thousand_cells():
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize("codes, factors, says", [
-    (np.zeros((5, 2)), np.zeros((4, 2)), "one row a cell"), (np.zeros((5, 1)), np.eye(5), "at least two columns"),
-    (np.full((5, 2), np.nan), np.eye(5), "NaN"), (np.eye(5), np.ones((5, 2)), "drop its column")])
+@pytest.mark.parametrize(
+    "codes, factors, says",
+    [
+        (np.zeros((5, 2)), np.zeros((4, 2)), "one row a cell"),
+        (np.zeros((5, 1)), np.eye(5), "at least two columns"),
+        (np.full((5, 2), np.nan), np.eye(5), "NaN"),
+        (np.eye(5), np.ones((5, 2)), "drop its column"),
+    ],
+)
 def test_bad_codes_and_factors_are_refused(codes, factors, says):
     for score in (disentangle.mig, disentangle.dci, disentangle.sap):
         with pytest.raises(ValueError, match=says):
@@ -119,7 +125,7 @@ def test_bad_codes_and_factors_are_refused(codes, factors, says):
 
 def test_a_forest_with_nothing_to_split_on_is_refused_and_not_nan():
     codes = np.random.default_rng(0).normal(size=(400, 3))
-    sorted_types = np.eye(4)[np.repeat(range(4), 100)]                   # the last type is held out whole
+    sorted_types = np.eye(4)[np.repeat(range(4), 100)]  # the last type is held out whole
     for z, v in ((codes, sorted_types), (codes[:3], codes[:3]), (np.ones((400, 3)), codes)):
         with pytest.raises(ValueError, match="shuffle the rows"), warnings.catch_warnings(action="ignore"):
             disentangle.dci(z, v)
@@ -127,7 +133,7 @@ def test_a_forest_with_nothing_to_split_on_is_refused_and_not_nan():
 
 def test_a_factor_of_as_many_values_as_bins_keeps_its_levels_however_they_are_spaced():
     level = np.random.default_rng(0).integers(20, size=5000)
-    codes = np.stack([level, level == 19], 1)            # cut by width, 2^level is little more than the second code
+    codes = np.stack([level, level == 19], 1)  # cut by width, 2^level is little more than the second code
     shared = mutual_info_score(level, level == 19) / mutual_info_score(level, level)
     assert disentangle.mig(codes, 2.0 ** level[:, None], bins=20) == pytest.approx(1 - shared, abs=1e-9)
 
@@ -159,8 +165,10 @@ def test_the_total_correlation_of_a_gaussian_is_its_closed_form():
     exact = -0.5 * math.log(1 - RHO**2)
     found = [disentangle.total_correlation(correlated(20_000, seed)).item() for seed in range(5)]
     assert np.mean(found) == pytest.approx(exact, rel=0.03)
-    torch.testing.assert_close(disentangle.total_correlation(correlated(500, 0) * torch.tensor([5.0, -0.1])),
-                               disentangle.total_correlation(correlated(500, 0)))
+    torch.testing.assert_close(
+        disentangle.total_correlation(correlated(500, 0) * torch.tensor([5.0, -0.1])),
+        disentangle.total_correlation(correlated(500, 0)),
+    )
 
 
 def test_the_discriminator_finds_the_total_correlation_within_five_percent():

@@ -1,4 +1,5 @@
 """Negative binomials: equal to scipy, finite everywhere a count can be, and refused where there is none."""
+
 import time
 
 import mpmath
@@ -22,8 +23,13 @@ def exact_nb(x, mean, theta):
     """With 50 digits: at theta = 1e6 and mean = 1e-8, scipy's own 1 - theta / (theta + mean) has lost them."""
     with mpmath.workdps(50):
         x, mean, theta = mpmath.mpf(x), mpmath.mpf(mean), mpmath.mpf(theta)
-        return float(mpmath.loggamma(x + theta) - mpmath.loggamma(theta) - mpmath.loggamma(x + 1)
-                     + theta * mpmath.log(theta / (theta + mean)) + x * mpmath.log(mean / (theta + mean)))
+        return float(
+            mpmath.loggamma(x + theta)
+            - mpmath.loggamma(theta)
+            - mpmath.loggamma(x + 1)
+            + theta * mpmath.log(theta / (theta + mean))
+            + x * mpmath.log(mean / (theta + mean))
+        )
 
 
 @settings(max_examples=200, deadline=None)
@@ -34,7 +40,7 @@ def test_log_prob_equals_fifty_digits_to_the_last_ones(x, mean, theta):
     got = negative_binomial(m, r).log_prob(k).item()
     want = exact_nb(x, mean, theta)
     largest = abs(gammaln(x + theta)) + abs(gammaln(theta)) + gammaln(x + 1) + x * abs(np.log(mean + theta)) + 1
-    assert abs(got - want) <= 1e-12 * largest                        # relative to the terms that cancel
+    assert abs(got - want) <= 1e-12 * largest  # relative to the terms that cancel
 
 
 def test_log_prob_equals_scipy_to_1e12_on_a_grid_of_ordinary_genes():
@@ -61,21 +67,27 @@ def test_float32_values_and_gradients_are_finite_and_right_at_the_extremes(mean,
 @pytest.mark.parametrize("seed", range(3))
 def test_gradients_equal_finite_differences_in_float64(seed):
     g = torch.Generator().manual_seed(seed)
-    m, r = (torch.rand(5, 7, generator=g).double() * 5 + 0.1).requires_grad_(), (torch.rand(7, generator=g).double() * 3 + 0.2).requires_grad_()
+    m, r = (
+        (torch.rand(5, 7, generator=g).double() * 5 + 0.1).requires_grad_(),
+        (torch.rand(7, generator=g).double() * 3 + 0.2).requires_grad_(),
+    )
     x = torch.poisson(torch.rand(5, 7, generator=g) * 4, generator=g).double()
     assert torch.autograd.gradcheck(lambda m, r: negative_binomial(m, r).log_prob(x), (m, r))
 
 
 def test_it_is_the_poisson_when_theta_is_large():
     x, mean = torch.arange(0, 30).double(), torch.tensor(6.0).double()
-    torch.testing.assert_close(negative_binomial(mean, torch.tensor(1e6).double()).log_prob(x),
-                               Poisson(mean).log_prob(x), rtol=0, atol=3e-4)      # differs by ((x - mean)^2 - x) / 2 theta
+    torch.testing.assert_close(
+        negative_binomial(mean, torch.tensor(1e6).double()).log_prob(x), Poisson(mean).log_prob(x), rtol=0, atol=3e-4
+    )  # differs by ((x - mean)^2 - x) / 2 theta
 
 
 @pytest.mark.parametrize("gate", [-3.0, 0.4, 5.0])
 def test_zero_inflation_sums_to_one_with_the_mean_and_variance_it_claims(gate):
     k = torch.arange(0, 2000).double()
-    d = ZeroInflated(negative_binomial(torch.tensor(3.2).double(), torch.tensor(1.7).double()), torch.tensor(gate).double())
+    d = ZeroInflated(
+        negative_binomial(torch.tensor(3.2).double(), torch.tensor(1.7).double()), torch.tensor(gate).double()
+    )
     p = d.log_prob(k).exp()
     torch.testing.assert_close(p.sum(), torch.tensor(1.0).double())
     torch.testing.assert_close((p * k).sum(), d.mean)
@@ -85,8 +97,10 @@ def test_zero_inflation_sums_to_one_with_the_mean_and_variance_it_claims(gate):
 @pytest.mark.parametrize("seed", range(3))
 def test_samples_follow_the_probabilities(seed):
     torch.manual_seed(seed)
-    for d in (negative_binomial(torch.tensor(2.5), torch.tensor(0.8)),
-              ZeroInflated(negative_binomial(torch.tensor(2.5), torch.tensor(0.8)), torch.tensor(-0.5))):
+    for d in (
+        negative_binomial(torch.tensor(2.5), torch.tensor(0.8)),
+        ZeroInflated(negative_binomial(torch.tensor(2.5), torch.tensor(0.8)), torch.tensor(-0.5)),
+    ):
         n = 40_000
         seen = torch.bincount(d.sample((n,)).long().clamp(max=12), minlength=13)[:12]
         expected = n * d.log_prob(torch.arange(12.0)).exp()
@@ -100,8 +114,16 @@ def test_the_batch_broadcasts_like_any_torch_distribution():
     assert negative_binomial(torch.ones(3, 1, 5), torch.ones(5)).log_prob(torch.zeros(4, 5)).shape == (3, 4, 5)
 
 
-@pytest.mark.parametrize("mean, theta, word", [(0.0, 1.0, "mean"), (-1.0, 1.0, "mean"), (float("nan"), 1.0, "mean"),
-                                               (1.0, 0.0, "theta"), (1.0, float("inf"), "theta")])
+@pytest.mark.parametrize(
+    "mean, theta, word",
+    [
+        (0.0, 1.0, "mean"),
+        (-1.0, 1.0, "mean"),
+        (float("nan"), 1.0, "mean"),
+        (1.0, 0.0, "theta"),
+        (1.0, float("inf"), "theta"),
+    ],
+)
 def test_impossible_parameters_are_refused_by_name(mean, theta, word):
     with pytest.raises(ValueError, match=f"needs {word} > 0"):
         negative_binomial(torch.tensor([1.0, mean]), torch.tensor(theta))
@@ -144,5 +166,6 @@ def test_fifty_samples_cost_less_than_fifty_calls():
             call()
             times.append(time.process_time() - start)
         return min(times)
+
     apart = seconds(lambda: [negative_binomial(m, theta, validate_args=False).log_prob(x) for m in mean])
     assert seconds(lambda: negative_binomial(mean, theta, validate_args=False).log_prob(x)) < 0.7 * apart

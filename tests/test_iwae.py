@@ -1,4 +1,5 @@
 """The bound of K samples against exact evidences, and the two estimators of its encoder's gradient."""
+
 import math
 
 import numpy as np
@@ -92,8 +93,14 @@ def test_the_bound_rises_from_the_kl_gap_to_chi_squared_over_2k(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_guess_less_than_half_as_wide_as_the_posterior_loses_the_rate(seed):
     torch.manual_seed(seed)
-    slope = {v: np.polyfit(np.log([10, 40, 160]), np.log([gaps(k, 800_000 // k, offset=0.0, variance=v).mean().item()
-                                                          for k in (10, 40, 160)]), 1)[0] for v in (2 / 3, 0.1)}
+    slope = {
+        v: np.polyfit(
+            np.log([10, 40, 160]),
+            np.log([gaps(k, 800_000 // k, offset=0.0, variance=v).mean().item() for k in (10, 40, 160)]),
+            1,
+        )[0]
+        for v in (2 / 3, 0.1)
+    }
     assert slope[2 / 3] < -0.9 and slope[0.1] > -0.6
 
 
@@ -113,14 +120,16 @@ def test_ess_runs_from_one_to_k_and_its_share_tends_to_one_over_one_plus_chi_squ
     assert ess[1] == pytest.approx(1) and 1 < ess[7] < 7
     assert ess[2000] / 2000 == pytest.approx(1 / (1 + chi2(1, 0.5, 1.3, 2 / 3)), rel=0.05)
     exact = vae.iwae_loss(Copies(200, 0.0, 0.5), x, k=50)["ess"]
-    assert exact.item() == pytest.approx(50)                          # the guess is the posterior: all weights are equal
+    assert exact.item() == pytest.approx(50)  # the guess is the posterior: all weights are equal
 
 
 def test_ess_is_a_mean_over_cells():
     """One cell of equal weights and one where a single weight takes all, 10 and 1: their mean, not the harmonic one."""
+
     class Two(Copies):
         def posterior(self, x, cond=None):
             return normal(x / 2, torch.tensor([[0.5], [1e8]], dtype=torch.float64))
+
     torch.manual_seed(0)
     ess = vae.iwae_loss(Two(2), torch.full((2, 1), X, dtype=torch.float64), k=10)["ess"].item()
     assert 5.5 <= ess < 6
@@ -172,6 +181,7 @@ def test_both_estimators_have_the_gradient_of_the_exact_bound_and_doubly_less_no
         z = 1 + b + (2 / 3) ** 0.5 * nodes
         log_w = norm.logpdf(z) + norm.logpdf(X, z) - norm.logpdf(z, 1 + b, (2 / 3) ** 0.5)
         return weights @ (np.logaddexp(log_w[:, None], log_w) - np.log(2)) @ weights
+
     exact = (bound(0.5 + 1e-4) - bound(0.5 - 1e-4)) / 2e-4
     torch.manual_seed(seed)
     plain, doubly = (gradients(2, 100_000, d, torch.float64)[:, 1] for d in (False, True))
@@ -184,12 +194,14 @@ def test_both_estimators_have_the_gradient_of_the_exact_bound_and_doubly_less_no
 def test_the_signal_to_noise_ratios_have_rainforths_slopes_and_doubly_repairs_the_encoders(seed):
     torch.manual_seed(seed)
     samples = (4, 16, 64, 128)
-    snr = {d: [(g.mean(0).abs() / g.std(0)).numpy() for g in (gradients(k, 60_000, d) for k in samples)]
-           for d in (False, True)}
+    snr = {
+        d: [(g.mean(0).abs() / g.std(0)).numpy() for g in (gradients(k, 60_000, d) for k in samples)]
+        for d in (False, True)
+    }
     slope = lambda values: np.polyfit(np.log(samples), np.log(values), 1)[0]
-    assert abs(slope([s[0] for s in snr[False]]) - 0.5) < 0.1         # decoder
-    assert abs(slope([s[1] for s in snr[False]]) + 0.5) < 0.1         # encoder
-    assert abs(slope([s[1] for s in snr[True]]) - 0.5) < 0.1          # encoder, doubly reparameterised
+    assert abs(slope([s[0] for s in snr[False]]) - 0.5) < 0.1  # decoder
+    assert abs(slope([s[1] for s in snr[False]]) + 0.5) < 0.1  # encoder
+    assert abs(slope([s[1] for s in snr[True]]) - 0.5) < 0.1  # encoder, doubly reparameterised
 
 
 def test_where_the_guess_is_the_posterior_the_doubly_reparameterised_gradient_is_zero():
@@ -206,8 +218,10 @@ def test_on_counts_the_two_encoder_gradients_agree_in_expectation():
     model, b = vae.count_vae(12, 2, 8, conditions={"batch": 2}).double(), count_cells(4, 12)
     b = {name: value.double() if value.is_floating_point() else value for name, value in b.items()}
     bias = "encoder.net.2.bias"
-    draws = {d: torch.stack([gradient_of(model, b, 2 * s + d, k=4, doubly=d)[1][bias] for s in range(600)])
-             for d in (False, True)}
+    draws = {
+        d: torch.stack([gradient_of(model, b, 2 * s + d, k=4, doubly=d)[1][bias] for s in range(600)])
+        for d in (False, True)
+    }
     difference = draws[True].mean(0) - draws[False].mean(0)
     error = sum(d.var(0) / len(d) for d in draws.values()).sqrt()
     assert (difference.abs() < 4.5 * error).all()
@@ -252,7 +266,7 @@ def test_the_bound_on_counts_approaches_the_trapezoids_evidence_from_below():
         exact = log_joint.logsumexp(0) + math.log(16 / 2000)
         log_w = torch.cat([vae.log_weights(model, b["x"], b, k=2000)[0] for _ in range(20)])
     d = {k: log_w.view(-1, k, 5).logsumexp(1) - math.log(k) - exact for k in (1, 10, 100, 1000)}
-    mean, error = ({k: f(v) for k, v in d.items()} for f in (lambda v: v.mean(0), lambda v: v.std(0) / len(v)**0.5))
+    mean, error = ({k: f(v) for k, v in d.items()} for f in (lambda v: v.mean(0), lambda v: v.std(0) / len(v) ** 0.5))
     assert all((mean[a] < mean[b]).all() for a, b in ((1, 10), (10, 100)))
     assert all((mean[k] < 4 * error[k]).all() for k in d)
     assert (mean[1] < -0.1).all() and (mean[1000].abs() < 0.01).all()

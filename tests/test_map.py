@@ -1,4 +1,5 @@
 """The map of the book says what is true of the book: its chapters, what each needs, and paths that can be walked."""
+
 import importlib.util
 import re
 import xml.etree.ElementTree as ET
@@ -40,6 +41,7 @@ def test_a_chapter_needs_only_chapters_before_it():
 def test_no_arrow_repeats_what_other_arrows_already_say():
     def before(n):
         return set(CHAPTERS[n][2]).union(*map(before, CHAPTERS[n][2]))
+
     for b, (_, _, needs, _) in CHAPTERS.items():
         assert not set(needs) & set().union(*map(before, needs)), b
 
@@ -63,7 +65,7 @@ def test_boxes_lie_inside_the_drawing_and_apart_from_one_another(draw):
     found = boxes(svg)
     assert len(found) == 30
     for i, (x, y, w, h) in enumerate(found):
-        assert 0 <= x and 0 <= y - 6 and x + w <= width and y + h <= height            # 6: the signs on the upper edge
+        assert 0 <= x and 0 <= y - 6 and x + w <= width and y + h <= height  # 6: the signs on the upper edge
         assert all(x + w <= u or u + p <= x or y + h <= v or v + q <= y for u, v, p, q in found[:i])
 
 

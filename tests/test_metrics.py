@@ -1,4 +1,5 @@
 """Distances between samples against their closed forms between Gaussians."""
+
 import math
 
 import numpy as np
@@ -11,7 +12,9 @@ from lab import metrics
 
 def folded(mean, std):
     """E|N(mean, std^2)|."""
-    return std * math.sqrt(2 / math.pi) * math.exp(-mean**2 / (2 * std**2)) + mean * (1 - 2 * stats.norm.cdf(-mean / std))
+    return std * math.sqrt(2 / math.pi) * math.exp(-(mean**2) / (2 * std**2)) + mean * (
+        1 - 2 * stats.norm.cdf(-mean / std)
+    )
 
 
 def test_energy_distance_is_the_closed_form_between_gaussians_and_the_square_of_scipys():
@@ -20,7 +23,7 @@ def test_energy_distance_is_the_closed_form_between_gaussians_and_the_square_of_
         rng = np.random.default_rng(seed)
         x, y = rng.normal(0, 1, (2000, 1)), rng.normal(0.8, 1.5, (2000, 1))
         seen.append(metrics.energy_distance(x, y))
-        assert abs(seen[-1] - stats.energy_distance(x[:, 0], y[:, 0]) ** 2) < 0.005      # scipy's has a bias of order 1 / N
+        assert abs(seen[-1] - stats.energy_distance(x[:, 0], y[:, 0]) ** 2) < 0.005  # scipy's has a bias of order 1 / N
     assert abs(np.mean(seen) - exact) < 4 * np.std(seen) / math.sqrt(len(seen)) < 0.1
 
 
@@ -38,7 +41,7 @@ def test_mmd_is_the_closed_form_between_gaussians(seed):
     rng, d, shift, bandwidth = np.random.default_rng(seed), 2, 0.7, 1.3
     x, y = rng.normal(size=(2500, d)), rng.normal(size=(2500, d)) + shift / math.sqrt(d)
     scale = (bandwidth**2 / (bandwidth**2 + 2)) ** (d / 2)
-    exact = 2 * scale * (1 - math.exp(-shift**2 / (2 * (bandwidth**2 + 2))))
+    exact = 2 * scale * (1 - math.exp(-(shift**2) / (2 * (bandwidth**2 + 2))))
     assert abs(metrics.mmd(x, y, bandwidth) - exact) < 0.015
 
 
@@ -57,6 +60,7 @@ def test_frechet_distance_is_biased_upwards_like_one_over_n():
 
     def mean(n):
         return np.mean([metrics.frechet_distance(rng.normal(size=(n, 8)), rng.normal(size=(n, 8))) for _ in range(30)])
+
     assert 2.5 < mean(100) / mean(400) < 6.5
 
 
@@ -68,9 +72,15 @@ def test_frechet_is_blind_to_shape_where_energy_distance_is_not():
 
 
 @pytest.mark.parametrize("distance", [metrics.mmd, metrics.energy_distance, metrics.frechet_distance])
-@pytest.mark.parametrize("x, y, word", [(np.ones(3), np.ones((3, 1)), "same D"), (np.ones((3, 2)), np.ones((3, 1)), "same D"),
-                                        (np.ones((1, 1)), np.ones((3, 1)), "two points"),
-                                        (np.full((3, 1), np.nan), np.ones((3, 1)), "NaN")])
+@pytest.mark.parametrize(
+    "x, y, word",
+    [
+        (np.ones(3), np.ones((3, 1)), "same D"),
+        (np.ones((3, 2)), np.ones((3, 1)), "same D"),
+        (np.ones((1, 1)), np.ones((3, 1)), "two points"),
+        (np.full((3, 1), np.nan), np.ones((3, 1)), "NaN"),
+    ],
+)
 def test_bad_samples_are_refused_in_words(distance, x, y, word):
     with pytest.raises(ValueError, match=word):
         distance(x, y)

@@ -1,4 +1,5 @@
 """Path: splitting inverts mixing, ends are finite or refused, and every sampler reaches the closed form."""
+
 import math
 
 import pytest
@@ -12,16 +13,22 @@ KINDS = ["x0", "eps", "score", "velocity"]
 
 
 def predictions(path, x0, eps, t):
-    return {"x0": lambda: x0, "eps": lambda: eps, "score": lambda: -eps / P.like(path.sigma(t), eps),
-            "velocity": lambda: path.velocity(x0, eps, t)}
+    return {
+        "x0": lambda: x0,
+        "eps": lambda: eps,
+        "score": lambda: -eps / P.like(path.sigma(t), eps),
+        "velocity": lambda: path.velocity(x0, eps, t),
+    }
 
 
 def gaussian_denoiser(path, mean=2.0, std=0.5):
     """E[x0 | x_t] for x0 ~ N(mean, std^2): the closed form that every sampler must agree with."""
+
     def denoise(x, t):
         a, s = path.alpha(t), path.sigma(t)
         x0 = mean + a * std**2 / (a**2 * std**2 + s**2) * (x - a * mean)
         return x0, (x - a * x0) / s
+
     return denoise
 
 
@@ -51,8 +58,17 @@ def test_every_prediction_is_finite_over_the_whole_interval_or_refused_in_words(
         except ValueError as why:
             assert len(str(why)) > 30
             refused.append(value.item())
-    allowed = {("linear", "eps"): [1], ("linear", "score"): [1], ("linear", "x0"): [0], ("cosine", "eps"): [1],
-               ("cosine", "score"): [1], ("cosine", "x0"): [0], ("vp", "x0"): [0], ("vp", "velocity"): [0], ("edm", "x0"): [0]}
+    allowed = {
+        ("linear", "eps"): [1],
+        ("linear", "score"): [1],
+        ("linear", "x0"): [0],
+        ("cosine", "eps"): [1],
+        ("cosine", "score"): [1],
+        ("cosine", "x0"): [0],
+        ("vp", "x0"): [0],
+        ("vp", "velocity"): [0],
+        ("edm", "x0"): [0],
+    }
     assert refused == allowed.get((name, kind), [])
 
 
@@ -92,6 +108,7 @@ def test_ddim_is_euler_where_the_path_is_a_straight_line(name):
 
     def velocity(x, t):
         return path.velocity(*denoise(x, t), t)
+
     x, times = torch.randn(32, 1).double(), torch.linspace(1, 0.01, 20).double()
     torch.testing.assert_close(S.last(S.ddim(denoise, x, times, path)), S.last(S.euler(velocity, x, times)))
 
@@ -104,8 +121,10 @@ def test_eta_one_is_the_ddpm_posterior():
     x = path.alpha(times[0]) * x0 + path.sigma(times[0]) * eps
     torch.manual_seed(0)
     got = S.last(S.ddim(lambda x, t: (x0, eps), x, times, path, eta=1.0))
-    mean = (alpha_bar[i - 1].sqrt() * betas[i] / (1 - alpha_bar[i]) * 0.7
-            + (1 - betas[i]).sqrt() * (1 - alpha_bar[i - 1]) / (1 - alpha_bar[i]) * x[0, 0])
+    mean = (
+        alpha_bar[i - 1].sqrt() * betas[i] / (1 - alpha_bar[i]) * 0.7
+        + (1 - betas[i]).sqrt() * (1 - alpha_bar[i - 1]) / (1 - alpha_bar[i]) * x[0, 0]
+    )
     var = (1 - alpha_bar[i - 1]) / (1 - alpha_bar[i]) * betas[i]
     assert abs(got.mean() - mean) < 4 * (var / len(x)).sqrt()
     assert abs(got.var() / var - 1) < 4 * math.sqrt(2 / len(x))
@@ -118,7 +137,7 @@ def test_every_path_samples_the_same_gaussian(name, eta):
     torch.manual_seed(0)
     times = torch.linspace(1, 0, 401).double() ** (7 if name == "edm" else 1)
     a, s = path.alpha(times[0]), path.sigma(times[0])
-    x = a * 2.0 + (a**2 * 0.25 + s**2).sqrt() * torch.randn(20_000, 1).double()       # the exact marginal at t = 1
+    x = a * 2.0 + (a**2 * 0.25 + s**2).sqrt() * torch.randn(20_000, 1).double()  # the exact marginal at t = 1
     x = S.last(S.ddim(gaussian_denoiser(path), x, times, path, eta=eta))
     assert abs(x.mean() - 2) < 0.03 and abs(x.std() - 0.5) < 0.02
 
@@ -128,6 +147,7 @@ def test_the_solvers_have_the_order_they_claim(sampler, order):
     def error(n):
         x = S.last(sampler(lambda x, t: x * t.cos(), torch.ones(1, 1).double(), torch.linspace(0, 1, n + 1).double()))
         return abs(x.item() - math.exp(math.sin(1.0)))
+
     slope = math.log2(error(100) / error(200))
     assert abs(slope - order) < 0.1
 

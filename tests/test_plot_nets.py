@@ -1,4 +1,5 @@
 """Figures legible on white and on black, animations that fit on a page, networks that refuse what they were not built for."""
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,9 +32,13 @@ def test_cell_type_colours_are_distinct_and_fixed():
 
 def test_an_animation_carries_its_alt_text_and_no_outside_address():
     fig, ax = plt.subplots(figsize=(2, 1))
-    line, = ax.plot([0, 1], [0, 0])
-    made = [plot.animate(fig, lambda i: line.set_ydata([0, i]), range(3), "A line tilts upwards from flat to steep.")._repr_html_()
-            for _ in range(2)]
+    (line,) = ax.plot([0, 1], [0, 0])
+    made = [
+        plot.animate(
+            fig, lambda i: line.set_ydata([0, i]), range(3), "A line tilts upwards from flat to steep."
+        )._repr_html_()
+        for _ in range(2)
+    ]
     assert made[0] == made[1] and 'alt="A line tilts' in made[0] and "http" not in made[0]
 
 
@@ -65,7 +70,11 @@ def test_the_network_uses_time_and_condition_and_refuses_the_wrong_one():
     net = nets.MLP(3, 2, n_cond=4)
     x, t, cond = torch.randn(5, 3), torch.rand(5), torch.randn(5, 4)
     out = net(x, t, cond)
-    assert out.shape == (5, 2) and not torch.equal(out, net(x, t + 0.1, cond)) and not torch.equal(out, net(x, t, cond + 1))
+    assert (
+        out.shape == (5, 2)
+        and not torch.equal(out, net(x, t + 0.1, cond))
+        and not torch.equal(out, net(x, t, cond + 1))
+    )
     torch.testing.assert_close(net(x, torch.tensor(0.3), cond), net(x, torch.full((5,), 0.3), cond))
     with pytest.raises(ValueError, match="4 numbers"):
         net(x, t)

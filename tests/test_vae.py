@@ -1,4 +1,5 @@
 """The ELBO against models whose evidence and posterior are known."""
+
 import math
 
 import numpy as np
@@ -57,8 +58,8 @@ def test_bounds_rise_with_k_towards_log_p_and_start_at_the_exact_elbo(seed):
     x, n = X.repeat(20_000, 1), 20_000
     bounds = {k: vae.iwae_bound(model, x, k=k).view(n, 3) for k in (1, 8, 64)}
     mean, error = ({k: f(b, 0) for k, b in bounds.items()} for f in (torch.mean, lambda b, _: b.std(0) / n**0.5))
-    exact_elbo = -0.5 * math.log(2 * math.pi) - 0.5 * (X.squeeze() ** 2 + 1)     # E_q[log p(x|z)], for q = prior
-    gap = kl_divergence(model.posterior(X), LinearGaussian(True).posterior(X))   # KL(q(z|x) || p(z|x))
+    exact_elbo = -0.5 * math.log(2 * math.pi) - 0.5 * (X.squeeze() ** 2 + 1)  # E_q[log p(x|z)], for q = prior
+    gap = kl_divergence(model.posterior(X), LinearGaussian(True).posterior(X))  # KL(q(z|x) || p(z|x))
     torch.testing.assert_close(LOG_P - exact_elbo, gap)
     assert ((mean[1] - exact_elbo).abs() < 4 * error[1]).all()
     assert (mean[1] < mean[8]).all() and (mean[8] < mean[64]).all() and (mean[64] < LOG_P + 4 * error[64]).all()
@@ -66,7 +67,7 @@ def test_bounds_rise_with_k_towards_log_p_and_start_at_the_exact_elbo(seed):
 
 def linear_vae(d, k, w, mean, var):
     """The linear-Gaussian VAE with decoder N(w z + mean, var) and its best diagonal posterior."""
-    precision = torch.eye(k).double() + w.T @ w / var                 # of p(z | x)
+    precision = torch.eye(k).double() + w.T @ w / var  # of p(z | x)
     decoder = nn.Linear(k, d).double()
     encoder_mean = torch.linalg.solve(precision, w.T) / var
     with torch.no_grad():
@@ -76,6 +77,7 @@ def linear_vae(d, k, w, mean, var):
     class Encode(nn.Module):
         def forward(self, x, cond=None):
             return torch.cat([(x - mean) @ encoder_mean.T, (-0.5 * precision.diagonal().log()).expand(len(x), k)], -1)
+
     gaussian = vae.GaussianDecoder(decoder)
     gaussian.log_std = nn.Parameter(torch.tensor(0.5 * math.log(var)).double())
     return vae.VAE(Encode(), gaussian, k).double(), 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
@@ -84,7 +86,10 @@ def linear_vae(d, k, w, mean, var):
 @pytest.mark.parametrize("seed", range(3))
 def test_at_the_ppca_optimum_the_elbo_is_sklearns_likelihood_and_a_rotation_opens_the_known_gap(seed):
     rng, n, d, k = np.random.default_rng(seed), 400, 6, 2
-    x = rng.normal(size=(n, k)) * [3, 1] @ np.linalg.qr(rng.normal(size=(d, k)))[0].T * 1.5 + rng.normal(size=(n, d)) * 0.5
+    x = (
+        rng.normal(size=(n, k)) * [3, 1] @ np.linalg.qr(rng.normal(size=(d, k)))[0].T * 1.5
+        + rng.normal(size=(n, d)) * 0.5
+    )
     eig, u = np.linalg.eigh(np.cov(x.T))
     eig, u = eig[::-1], u[:, ::-1]
     var = eig[k:].mean()
@@ -107,6 +112,7 @@ def test_a_trained_linear_vae_finds_the_principal_subspace():
     class Linear(nn.Linear):
         def forward(self, x, cond=None):
             return super().forward(x)
+
     model = vae.VAE(Linear(8, 4), vae.GaussianDecoder(nn.Linear(2, 8)), 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(1500):
@@ -121,9 +127,10 @@ def test_active_units_counts_the_coordinates_that_move():
     class Fixed(nn.Module):
         def forward(self, x, cond=None):
             return torch.cat([x[:, :2], torch.zeros(len(x), 1), torch.zeros(len(x), 3)], -1)
+
     model = vae.VAE(Fixed(), None, 3)
     assert vae.active_units(model, torch.randn(500, 4)) == 2
-    for x in (torch.randn(1, 4), torch.full((500, 4), math.nan)):        # no collapse: nothing to count with
+    for x in (torch.randn(1, 4), torch.full((500, 4), math.nan)):  # no collapse: nothing to count with
         with pytest.raises(ValueError, match="two cells or more"):
             vae.active_units(model, x)
 
@@ -137,6 +144,7 @@ def test_an_encoder_that_runs_away_costs_nats_and_not_the_training(log_std):
 
         def forward(self, x, cond=None):
             return self.out.expand(len(x), 4)
+
     torch.manual_seed(0)
     model = vae.VAE(Away(), vae.GaussianDecoder(nn.Linear(2, 6)), 2)
     parts = vae.loss(model, torch.randn(8, 6))
@@ -168,16 +176,20 @@ def test_the_count_decoder_hands_out_exactly_the_library():
 
 def test_weights_that_float32_cannot_see_get_exactly_no_gradient():
     """Their gradients would be subnormal numbers further on, on which a CPU is slow: 2.7 times a step of K = 50."""
+
     class Watched(LinearGaussian):
         def likelihood(self, z, cond=None):
             self.z = z
             z.retain_grad()
             return super().likelihood(z, cond)
+
     torch.manual_seed(0)
     model, x = Watched(False), torch.full((2, 1), 30.0, requires_grad=True)
     loss = vae.iwae_loss(model, x, k=500)["loss"]
     loss.backward()
-    log_w = Normal(model.z.detach(), 1.0).log_prob(torch.tensor(30.0)).squeeze(-1)       # q is the prior: they cancel
+    log_w = Normal(model.z.detach(), 1.0).log_prob(torch.tensor(30.0)).squeeze(-1)  # q is the prior: they cancel
     torch.testing.assert_close(-loss, (log_w.logsumexp(0) - math.log(500)).mean())
     small = log_w < log_w.amax(0) - 40
-    assert small.any() and (model.z.grad.squeeze(-1)[small] == 0).all() and (model.z.grad.squeeze(-1)[~small] != 0).any()
+    assert (
+        small.any() and (model.z.grad.squeeze(-1)[small] == 0).all() and (model.z.grad.squeeze(-1)[~small] != 0).any()
+    )

@@ -1,4 +1,5 @@
 """Conditions: embeddings are what they say, the linear model is least squares and PCA, chapter 2's call takes real data."""
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,12 @@ LEVELS = {"tissue": 3, "batch": 2}
 def minibatch(n=6, genes=20, seed=0):
     g = torch.Generator().manual_seed(seed)
     x = torch.poisson(torch.rand(n, genes, generator=g) * 4, generator=g) + 1
-    return {"x": x, "log_library": x.sum(-1, keepdim=True).log(),
-            "tissue": torch.arange(n) % 3, "batch": torch.arange(n) % 2}
+    return {
+        "x": x,
+        "log_library": x.sum(-1, keepdim=True).log(),
+        "tissue": torch.arange(n) % 3,
+        "batch": torch.arange(n) % 2,
+    }
 
 
 def test_a_code_and_its_one_hot_weights_are_the_same_condition():
@@ -37,8 +42,10 @@ def test_every_sample_of_z_gets_its_own_cells_condition(k):
     z = torch.randn(*(() if k is None else (k,)), 6, 4)
     whole = model.likelihood(z, b).log_prob(b["x"])
     for i in range(6):
-        one = {name: value[i:i + 1] for name, value in b.items()}
-        torch.testing.assert_close(model.likelihood(z[..., i:i + 1, :], one).log_prob(one["x"])[..., 0], whole[..., i])
+        one = {name: value[i : i + 1] for name, value in b.items()}
+        torch.testing.assert_close(
+            model.likelihood(z[..., i : i + 1, :], one).log_prob(one["x"])[..., 0], whole[..., i]
+        )
 
 
 def test_without_conditions_the_model_is_the_one_of_chapter_1():
@@ -62,9 +69,16 @@ def test_only_the_condition_that_is_changed_moves_the_counterfactual():
     assert (model.likelihood(z, b | {"batch": 1 - b["batch"]}).mean - fact).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("codes, words", [
-    (None, "load that column"), (torch.tensor([0, 1, 2, 3, 0, 1]), "from 0 to 2"), (torch.tensor([0, -1, 2, 1, 0, 1]), "from 0 to 2"),
-    (torch.rand(6, 2), r"weights \(B, 3\)"), (torch.rand(6), r"weights \(B, 3\)")])
+@pytest.mark.parametrize(
+    "codes, words",
+    [
+        (None, "load that column"),
+        (torch.tensor([0, 1, 2, 3, 0, 1]), "from 0 to 2"),
+        (torch.tensor([0, -1, 2, 1, 0, 1]), "from 0 to 2"),
+        (torch.rand(6, 2), r"weights \(B, 3\)"),
+        (torch.rand(6), r"weights \(B, 3\)"),
+    ],
+)
 def test_a_condition_that_is_missing_or_not_a_level_is_refused(codes, words):
     b = minibatch() | {"tissue": codes}
     if codes is None:
@@ -73,8 +87,15 @@ def test_a_condition_that_is_missing_or_not_a_level_is_refused(codes, words):
         vae.ConditionEmbedding(LEVELS)(torch.zeros(6, 2), b)
 
 
-@pytest.mark.parametrize("codes", [torch.tensor([0.0, 1, 2]), torch.tensor([0, 1, 2], dtype=torch.uint8),
-                                   torch.tensor([True, False, True]), torch.tensor([[0], [1], [2]])])
+@pytest.mark.parametrize(
+    "codes",
+    [
+        torch.tensor([0.0, 1, 2]),
+        torch.tensor([0, 1, 2], dtype=torch.uint8),
+        torch.tensor([True, False, True]),
+        torch.tensor([[0], [1], [2]]),
+    ],
+)
 def test_codes_of_another_type_are_refused_also_for_as_many_cells_as_levels(codes):
     """Three numbers for three cells could be read as one mixture of three levels, and bytes as a mask."""
     with pytest.raises(ValueError, match="int64 codes"):

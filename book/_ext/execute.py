@@ -94,7 +94,11 @@ def run(page):
     with tempfile.TemporaryDirectory() as folder:  # sockets are files: kernels that start at once can draw one port
         sockets = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
         result = single_nb_execution(
-            nb, str((ROOT / page).parent), TIMEOUT, allow_errors=False, config=sockets,
+            nb,
+            str((ROOT / page).parent),
+            TIMEOUT,
+            allow_errors=False,
+            config=sockets,
             extra_arguments=["--log-level=ERROR"],
         )
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)

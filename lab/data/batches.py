@@ -9,14 +9,23 @@ import torch
 from scipy import sparse
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lab.errors import Refused
+
 from .counts import check_counts, check_finite, matrix_of
-from .errors import DataError
 
 DENSE_BYTES = 1e9  # a matrix in memory below this is made dense once: a batch is then one index_select
 
 
-def loader(adata: ad.AnnData, *obs: str, layer: str | None = "counts", size: int = 128, shuffle: bool = True,
-           seed: int = 0, drop_last: bool = False, categories: dict[str, list] | None = None) -> DataLoader:
+def loader(
+    adata: ad.AnnData,
+    *obs: str,
+    layer: str | None = "counts",
+    size: int = 128,
+    shuffle: bool = True,
+    seed: int = 0,
+    drop_last: bool = False,
+    categories: dict[str, list] | None = None,
+) -> DataLoader:
     """Minibatches of `adata` as dicts: `"x"` (B, G) float32; `"log_library"` (B, 1), the log of each cell's total over
     these genes, for count layers; and one entry per column named in `obs`: categories as int64 codes (B,), numbers as
     float32 (B,).
@@ -28,14 +37,21 @@ def loader(adata: ad.AnnData, *obs: str, layer: str | None = "counts", size: int
     as `categories` when loading held-out cells, so that both use one code and an unseen category is refused.
     """
     if size < 1:
-        raise DataError(f"size={size}: a minibatch needs at least one cell")
+        raise Refused(f"size={size}: a minibatch needs at least one cell")
     cells = Cells(adata, obs, layer, categories or {})
-    return DataLoader(cells, size, sampler=Order(len(cells), shuffle, seed), drop_last=drop_last, collate_fn=_as_is,
-                      generator=torch.Generator().manual_seed(seed))  # its own: iterating leaves the global one alone
+    return DataLoader(
+        cells,
+        size,
+        sampler=Order(len(cells), shuffle, seed),
+        drop_last=drop_last,
+        collate_fn=_as_is,
+        generator=torch.Generator().manual_seed(seed),
+    )  # its own: iterating leaves the global one alone
 
 
-def minibatch(adata: ad.AnnData, *obs: str, layer: str | None = "counts",
-              categories: dict[str, list] | None = None) -> dict[str, torch.Tensor]:
+def minibatch(
+    adata: ad.AnnData, *obs: str, layer: str | None = "counts", categories: dict[str, list] | None = None
+) -> dict[str, torch.Tensor]:
     """All cells of `adata`, in their order, as the one minibatch that `loader` would make of them."""
     cells = Cells(adata, obs, layer, categories or {})
     return cells.__getitems__(list(range(len(cells))))
@@ -46,7 +62,7 @@ class Cells(Dataset):
 
     def __init__(self, adata: ad.AnnData, obs: tuple[str, ...], layer: str | None, categories: dict[str, list]):
         if taken := {"x", "log_library"}.intersection(obs):
-            raise DataError(f"a minibatch has its own {min(taken)!r}; rename that obs column")
+            raise Refused(f"a minibatch has its own {min(taken)!r}; rename that obs column")
         self.matrix = matrix_of(adata, layer or "X")
         self.columns, self.categories = {}, {}
         for name in obs:
@@ -62,7 +78,7 @@ class Cells(Dataset):
             sparse.issparse(self.matrix) and 4 * self.matrix.shape[0] * self.matrix.shape[1] <= DENSE_BYTES
         ):
             if isinstance(self.matrix, np.ndarray):
-                self.matrix = np.array(self.matrix, np.float32)    # a copy: scanpy normalises in place, after the check
+                self.matrix = np.array(self.matrix, np.float32)  # a copy: scanpy normalises in place, after the check
             self.matrix = torch.from_numpy(_dense(self.matrix))
         elif sparse.issparse(self.matrix):
             self.matrix = sparse.csr_matrix(self.matrix)
@@ -120,16 +136,19 @@ def _dense(rows) -> np.ndarray:
 def _encode(adata: ad.AnnData, name: str, known: list | None):
     """One obs column as a tensor (B,), and what its codes mean (None for numbers)."""
     if name not in adata.obs:
-        raise DataError(f"obs has no column {name!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
+        raise Refused(f"obs has no column {name!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
     column = adata.obs[name]
     if column.isna().any():
-        raise DataError(f"obs[{name!r}] is missing for {column.isna().sum()} of {len(column)} cells; label or remove "
-                        "them")
+        raise Refused(
+            f"obs[{name!r}] is missing for {column.isna().sum()} of {len(column)} cells; label or remove them"
+        )
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and known is None:
         return torch.from_numpy(column.to_numpy(np.float32)), None
     if known is not None and (unseen := sorted(set(column.unique()) - set(known), key=str)):
-        raise DataError(f"obs[{name!r}] holds {unseen[0]!r}, a category that was not there in training; remove those "
-                        "cells or retrain")
+        raise Refused(
+            f"obs[{name!r}] holds {unseen[0]!r}, a category that was not there in training; remove those "
+            "cells or retrain"
+        )
     levels = known if known is not None else column.astype("category").cat.categories
     coded = pd.Categorical(column, levels)
     return torch.from_numpy(coded.codes.astype(np.int64)), list(coded.categories)

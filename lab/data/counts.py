@@ -4,14 +4,14 @@ import anndata as ad
 import numpy as np
 from scipy import sparse
 
-from .errors import DataError
+from lab.errors import Refused
 
 EXACT = 2**24  # the largest count for which the one below it differs in float32
 CHUNK = 1024  # rows read at a time while checking
 
 
 def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
-    """Read the whole layer once and return each cell's total (B,), or raise `DataError`: one sentence, cause and
+    """Read the whole layer once and return each cell's total (B,), or raise `Refused`: one sentence, cause and
     remedy.
 
     Refused: no cells, no genes, duplicate gene names, a missing layer, NaN, infinite, negative or fractional values, a
@@ -19,8 +19,10 @@ def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
     """
     totals = count_totals(adata, layer)
     if (totals == 0).any():
-        raise DataError(f"{(totals == 0).sum()} of {adata.n_obs} cells have no count in these {adata.n_vars} genes "
-                        f"(first: {adata.obs_names[totals == 0][0]!r}); remove them before training, prepare() does")
+        raise Refused(
+            f"{(totals == 0).sum()} of {adata.n_obs} cells have no count in these {adata.n_vars} genes "
+            f"(first: {adata.obs_names[totals == 0][0]!r}); remove them before training, prepare() does"
+        )
     return totals
 
 
@@ -33,32 +35,37 @@ def count_totals(adata: ad.AnnData, layer: str) -> np.ndarray:
 def matrix_of(adata: ad.AnnData, layer: str):
     """The matrix (B, G) of a layer, or of X for "X", in memory or on disk, once names and shape have been checked."""
     if adata.n_obs == 0:
-        raise DataError("the set has no cells: a filter removed them all, or the file is empty; loosen the filter")
+        raise Refused("the set has no cells: a filter removed them all, or the file is empty; loosen the filter")
     if adata.n_vars == 0:
-        raise DataError("the set has no genes: the gene filter matched none; check its names against adata.var_names")
+        raise Refused("the set has no genes: the gene filter matched none; check its names against adata.var_names")
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()][0]
-        raise DataError(f"gene name {twice!r} occurs more than once; call adata.var_names_make_unique() first")
+        raise Refused(f"gene name {twice!r} occurs more than once; call adata.var_names_make_unique() first")
     if layer != "X" and layer not in adata.layers:
-        raise DataError(f"there is no layer {layer!r} (layers: {', '.join(adata.layers) or 'none'}); put raw counts "
-                        'there, or, where X holds them, pass layer="X"')
+        raise Refused(
+            f"there is no layer {layer!r} (layers: {', '.join(adata.layers) or 'none'}); put raw counts "
+            'there, or, where X holds them, pass layer="X"'
+        )
     matrix = adata.X if layer == "X" else adata.layers[layer]
     if matrix is None:
-        raise DataError('X is empty; name the layer to read, for example layer="counts"')
+        raise Refused('X is empty; name the layer to read, for example layer="counts"')
     if np.dtype(matrix.dtype).kind not in "buif":
-        raise DataError(f"{layer!r} holds values of type {matrix.dtype}, not numbers that a model can read; store "
-                        "integers or floats")
+        raise Refused(
+            f"{layer!r} holds values of type {matrix.dtype}, not numbers that a model can read; store "
+            "integers or floats"
+        )
     if getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix):
-        raise DataError(f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; rewrite "
-                        "it as CSR")
+        raise Refused(
+            f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; rewrite it as CSR"
+        )
     return matrix
 
 
 def check_finite(matrix, n: int) -> None:
-    """Raise `DataError` where one of the `n` rows holds NaN or an infinity."""
+    """Raise `Refused` where one of the `n` rows holds NaN or an infinity."""
     for start in range(0, n, CHUNK):
         if not np.isfinite(_values(matrix[start : start + CHUNK])).all():
-            raise DataError("X holds NaN or infinite values; drop or impute them before training")
+            raise Refused("X holds NaN or infinite values; drop or impute them before training")
 
 
 def _values(rows) -> np.ndarray:
@@ -68,15 +75,18 @@ def _values(rows) -> np.ndarray:
 def _totals(rows, layer: str) -> np.ndarray:
     values = _values(rows)
     if not np.isfinite(values).all():
-        raise DataError(f"{layer!r} holds NaN or infinite values, so it is not counts; go back to the raw matrix")
+        raise Refused(f"{layer!r} holds NaN or infinite values, so it is not counts; go back to the raw matrix")
     if (values < 0).any():
-        raise DataError(f"{layer!r} holds negative values ({values.min():.3g}), so it was scaled or batch-corrected; "
-                        "use raw counts")
+        raise Refused(
+            f"{layer!r} holds negative values ({values.min():.3g}), so it was scaled or batch-corrected; use raw counts"
+        )
     if (values != np.round(values)).any():
         odd = values[values != np.round(values)][0]
         kind = "looks log-normalised" if values.max() < 20 else "was normalised, or is an estimate"
-        raise DataError(f"{layer!r} holds fractions (such as {odd:.4g}): it {kind}; use raw integer counts")
+        raise Refused(f"{layer!r} holds fractions (such as {odd:.4g}): it {kind}; use raw integer counts")
     if float(values.max(initial=0)) > EXACT:
-        raise DataError(f"{layer!r} holds a count of {values.max():.3g}, more than the {EXACT:,} up to which float32 "
-                        "is exact: is it an intensity, or a column of totals?")
+        raise Refused(
+            f"{layer!r} holds a count of {values.max():.3g}, more than the {EXACT:,} up to which float32 "
+            "is exact: is it an intensity, or a column of totals?"
+        )
     return np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()

@@ -16,14 +16,20 @@ from .reading import read
 
 GEO = "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE96nnn/GSE96583/suppl"
 KANG = Source(
-    "kang", cells=24673, genes=35635, licence="none stated; NCBI restricts no GEO data", citation="kang2018",
-    instead="bulk()", page="https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE96583",
-    files={f"{GEO}/GSE96583_RAW.tar": "sha256:e5d41a3248a813f99d68fd5c9eb9773de7f46a83680a67f4a02d683b8955fe80",
-           f"{GEO}/GSE96583_batch2.genes.tsv.gz":
-           "sha256:93aa4e9b530ef9d6411ca129b416324c5cc1cc5a01a1fa6ed4f4a845480ed3ca",
-           f"{GEO}/GSE96583_batch2.total.tsne.df.tsv.gz":
-           "sha256:1d57e72e92ca8695250e88cc0f1c3fa8c0be1175d974f8b427c58f1274dc6c09"},
-    subset="kang_pbmc_ifnb_1975x6998_counts.h5ad")
+    "kang",
+    cells=24673,
+    genes=35635,
+    licence="none stated; NCBI restricts no GEO data",
+    citation="kang2018",
+    instead="bulk()",
+    page="https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE96583",
+    files={
+        f"{GEO}/GSE96583_RAW.tar": "sha256:e5d41a3248a813f99d68fd5c9eb9773de7f46a83680a67f4a02d683b8955fe80",
+        f"{GEO}/GSE96583_batch2.genes.tsv.gz": "sha256:93aa4e9b530ef9d6411ca129b416324c5cc1cc5a01a1fa6ed4f4a845480ed3ca",
+        f"{GEO}/GSE96583_batch2.total.tsne.df.tsv.gz": "sha256:1d57e72e92ca8695250e88cc0f1c3fa8c0be1175d974f8b427c58f1274dc6c09",
+    },
+    subset="kang_pbmc_ifnb_1975x6998_counts.h5ad",
+)
 
 
 def kang() -> ad.AnnData:

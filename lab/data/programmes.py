@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .errors import DataError
+from lab.errors import Refused
 
 # Nine of the lists of ten markers, one list per cell type, of the Azimuth human PBMC reference, annotation level 2
 # (https://azimuth.hubmapconsortium.org/references/human_pbmc), built on Hao et al. 2021, doi:10.1016/j.cell.2021.04.048.
@@ -22,8 +22,9 @@ MARKERS = {
 }
 
 
-def programmes(var_names: Sequence[str] | None = None, file: str | Path | None = None, *,
-               min_genes: int = 1) -> pd.DataFrame:
+def programmes(
+    var_names: Sequence[str] | None = None, file: str | Path | None = None, *, min_genes: int = 1
+) -> pd.DataFrame:
     """Genes x programmes, 1 where a gene belongs to a programme and 0 elsewhere.
 
     Without `file`, ten published markers for each of nine blood cell types, the Azimuth human PBMC reference's (Hao et
@@ -35,12 +36,14 @@ def programmes(var_names: Sequence[str] | None = None, file: str | Path | None =
     sets = {name: genes.split() for name, genes in MARKERS.items()} if file is None else _read_gmt(Path(file))
     rows = list(dict.fromkeys(g for genes in sets.values() for g in genes) if var_names is None else var_names)
     if len(set(rows)) < len(rows):
-        raise DataError("gene names occur twice; call adata.var_names_make_unique() first")
+        raise Refused("gene names occur twice; call adata.var_names_make_unique() first")
     table = pd.DataFrame({name: pd.Index(rows).isin(genes).astype(int) for name, genes in sets.items()}, index=rows)
     table = table.loc[:, table.sum() >= max(min_genes, 1)]
     if table.empty:
-        raise DataError(f"no programme has {max(min_genes, 1)} of these {len(rows)} genes (the first is "
-                        f"{rows[0] if rows else None!r}); names must be of one kind, gene symbols such as 'CD79A'")
+        raise Refused(
+            f"no programme has {max(min_genes, 1)} of these {len(rows)} genes (the first is "
+            f"{rows[0] if rows else None!r}); names must be of one kind, gene symbols such as 'CD79A'"
+        )
     return table
 
 
@@ -48,18 +51,22 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
     try:
         text = path.read_text()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give the path of a GMT file") from error
+        raise Refused(f"{path} cannot be read ({error.strerror}); give the path of a GMT file") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text; unpack it, a GMT file is read as plain text") from error
+        raise Refused(f"{path} is not text; unpack it, a GMT file is read as plain text") from error
     if not text.endswith("\n"):
-        raise DataError(f"{path} {'ends in the middle of a line' if text else 'is empty'}; download it again, or end "
-                        "it with a line break if it is whole")
+        raise Refused(
+            f"{path} {'ends in the middle of a line' if text else 'is empty'}; download it again, or end "
+            "it with a line break if it is whole"
+        )
     sets = {}
     for number, line in enumerate(text.splitlines(), 1):
         name, *rest = (field.strip() for field in line.split("\t"))
         genes = [gene for gene in rest[1:] if gene]
         if not genes or not name or name in sets:
-            raise DataError(f"line {number} of {path} {'repeats a name' if name in sets else 'is not a programme'}; a GMT "
-                            "line is a name of its own, a description and gene symbols, between tabs")
+            raise Refused(
+                f"line {number} of {path} {'repeats a name' if name in sets else 'is not a programme'}; a GMT "
+                "line is a name of its own, a description and gene symbols, between tabs"
+            )
         sets[name] = genes
     return sets

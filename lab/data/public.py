@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pooch
 
-from .errors import DataError
+from lab.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
 def locate(source: Source) -> tuple[list[Path], bool]:
     """Paths of the source's files, in the order of `files`, and whether they are the published ones (else the subset).
 
-    Raises `DataError`: LAB_DATA does not exist; a file there has the wrong hash; nothing is here and the network does
+    Raises `Refused`: LAB_DATA does not exist; a file there has the wrong hash; nothing is here and the network does
     not answer.
     """
     if (folder := lab_data()) is not None:
@@ -65,7 +65,7 @@ def lab_data() -> Path | None:
     if not (name := os.environ.get("LAB_DATA")):
         return None
     if not Path(name).is_dir():
-        raise DataError(f"LAB_DATA={name} is not a folder; create it, correct the path, or unset the variable")
+        raise Refused(f"LAB_DATA={name} is not a folder; create it, correct the path, or unset the variable")
     return Path(name)
 
 
@@ -75,13 +75,15 @@ def cache() -> Path:
 
 
 def check_hash(path: Path, known: str, url: str) -> None:
-    """Raise `DataError` unless the file has the hash `known` ("sha256:…" or "md5:…")."""
+    """Raise `Refused` unless the file has the hash `known` ("sha256:…" or "md5:…")."""
     algorithm, digest = known.split(":")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()
     if found != digest:
-        raise DataError(f"{path} has {algorithm} {found[:12]}…, not the published {digest[:12]}…; it is truncated "
-                        f"or another version: delete it and fetch {url} again")
+        raise Refused(
+            f"{path} has {algorithm} {found[:12]}…, not the published {digest[:12]}…; it is truncated "
+            f"or another version: delete it and fetch {url} again"
+        )
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -99,9 +101,13 @@ def _download(source: Source, url: str) -> Path:
     try:
         return Path(pooch.retrieve(url, known, fname=name, path=cache(), progressbar=True))
     except ValueError as error:
-        raise DataError(f"{url} no longer gives the published file (its {known.split(':')[0]} differs); "
-                        f"see {source.page}, or use {source.instead} instead") from error
+        raise Refused(
+            f"{url} no longer gives the published file (its {known.split(':')[0]} differs); "
+            f"see {source.page}, or use {source.instead} instead"
+        ) from error
     except OSError as error:  # what requests raises, too
-        raise DataError(f"{source.name}() needs {name}, which is not on this machine and could not be "
-                        f"downloaded from {url}; put it into a folder and set LAB_DATA to that folder, or "
-                        f"use {source.instead}, which needs no download") from error
+        raise Refused(
+            f"{source.name}() needs {name}, which is not on this machine and could not be "
+            f"downloaded from {url}; put it into a folder and set LAB_DATA to that folder, or "
+            f"use {source.instead}, which needs no download"
+        ) from error

@@ -9,13 +9,21 @@ import numpy as np
 import scanpy as sc
 from scipy import sparse
 
+from lab.errors import Refused
+
 from .counts import count_totals
-from .errors import DataError
 
 
-def prepare(adata: ad.AnnData, n_genes: int = 2000, *, layer: str = "counts",
-            min_genes: int = 200, max_mito: float = 0.2, min_cells: int = 3,
-            genes: Sequence[str] | None = None) -> ad.AnnData:
+def prepare(
+    adata: ad.AnnData,
+    n_genes: int = 2000,
+    *,
+    layer: str = "counts",
+    min_genes: int = 200,
+    max_mito: float = 0.2,
+    min_cells: int = 3,
+    genes: Sequence[str] | None = None,
+) -> ad.AnnData:
     """A copy of `adata` ready for a model: poor cells and rare genes dropped,
     log-normalised, cut to its `n_genes` most variable genes.
 
@@ -32,34 +40,45 @@ def prepare(adata: ad.AnnData, n_genes: int = 2000, *, layer: str = "counts",
     training cells chose. `uns["prepare"]` keeps the record.
     """
     totals = count_totals(adata, layer)
-    counts = sparse.csr_matrix(adata.X if layer == "X" else adata.layers[layer],
-                               dtype=np.int32)
-    cells = ad.AnnData(obs=adata.obs.copy(), var=adata.var.copy(), uns=dict(adata.uns),
-                       obsm=dict(adata.obsm), layers={"counts": counts})
+    counts = sparse.csr_matrix(adata.X if layer == "X" else adata.layers[layer], dtype=np.int32)
+    cells = ad.AnnData(
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        uns=dict(adata.uns),
+        obsm=dict(adata.obsm),
+        layers={"counts": counts},
+    )
     _per_cell(cells, totals)
-    good = ((cells.obs["n_genes"] >= min_genes) & (totals > 0)
-            & (cells.obs["percent_mito"] <= max_mito))
+    good = (cells.obs["n_genes"] >= min_genes) & (totals > 0) & (cells.obs["percent_mito"] <= max_mito)
     common = counts[good.to_numpy()].getnnz(axis=0) >= min_cells
     if genes is not None:
         if missing := sorted(set(genes) - set(cells.var_names)):
-            raise DataError(f"{len(missing)} of the {len(genes)} genes asked are absent "
-                            f"(first: {missing[0]!r}); use the same annotation")
+            raise Refused(
+                f"{len(missing)} of the {len(genes)} genes asked are absent "
+                f"(first: {missing[0]!r}); use the same annotation"
+            )
         common[:] = True
     if not good.any() or not common.any():
-        raise DataError(f"no {'cell' if not good.any() else 'gene'} passes min_genes="
-                        f"{min_genes}, max_mito={max_mito}, min_cells={min_cells}; "
-                        "loosen them")
+        raise Refused(
+            f"no {'cell' if not good.any() else 'gene'} passes min_genes="
+            f"{min_genes}, max_mito={max_mito}, min_cells={min_cells}; "
+            "loosen them"
+        )
     cells = cells[good.to_numpy(), common].copy()
     cells.X = log_normalise(cells.layers["counts"], cells.obs["n_counts"])
     if genes is None and n_genes < cells.n_vars:
         ranked = sc.experimental.pp.highly_variable_genes(
-            cells, n_top_genes=n_genes, layer="counts", check_values=False, inplace=False)
+            cells, n_top_genes=n_genes, layer="counts", check_values=False, inplace=False
+        )
         genes = cells.var_names[ranked["highly_variable"]]
     cells = cells if genes is None else cells[:, list(genes)].copy()
     cells.uns["prepare"] = {
         "cells": [adata.n_obs, cells.n_obs],
         "genes": [adata.n_vars, int(common.sum()), cells.n_vars],
-        "min_genes": min_genes, "max_mito": max_mito, "min_cells": min_cells}
+        "min_genes": min_genes,
+        "max_mito": max_mito,
+        "min_cells": min_cells,
+    }
     return cells
 
 
@@ -81,7 +100,7 @@ def thin(adata: ad.AnnData, fraction: float, seed: int = 0) -> ad.AnnData:
     `percent_mito`, are dropped.
     """
     if not 0 < fraction <= 1:
-        raise DataError(f"fraction={fraction}: it is the probability of keeping a UMI, between 0 (excluded) and 1")
+        raise Refused(f"fraction={fraction}: it is the probability of keeping a UMI, between 0 (excluded) and 1")
     before, random = count_totals(adata, "counts"), np.random.default_rng(seed)
     counts = sparse.csr_matrix(adata.layers["counts"], copy=True).astype(np.int32)
     counts.data = random.binomial(counts.data, fraction).astype(np.int32)
@@ -101,8 +120,11 @@ def thin(adata: ad.AnnData, fraction: float, seed: int = 0) -> ad.AnnData:
 def _per_cell(cells: ad.AnnData, totals: np.ndarray) -> None:
     mito = cells.var_names.str.upper().str.startswith("MT-")
     in_mito = np.asarray(cells.layers["counts"][:, mito].sum(axis=1), dtype=float).ravel()
-    measured = {"n_counts": totals, "n_genes": cells.layers["counts"].getnnz(axis=1),
-                "percent_mito": np.divide(in_mito, totals, out=np.zeros_like(totals), where=totals > 0)}
+    measured = {
+        "n_counts": totals,
+        "n_genes": cells.layers["counts"].getnnz(axis=1),
+        "percent_mito": np.divide(in_mito, totals, out=np.zeros_like(totals), where=totals > 0),
+    }
     for name, values in measured.items():
         if name not in cells.obs:
             cells.obs[name] = values

@@ -6,7 +6,7 @@ from pathlib import Path
 import anndata as ad
 import h5py
 
-from .errors import DataError
+from lab.errors import Refused
 
 try:  # anndata >= 0.11
     from anndata.io import read_elem, sparse_dataset
@@ -15,17 +15,20 @@ except ImportError:  # anndata 0.10
 
 
 def read(path: str | Path, *, on_disk: bool = False) -> ad.AnnData:
-    """The AnnData in an .h5ad file; a file that is absent, truncated, or not an .h5ad raises `DataError`.
+    """The AnnData in an .h5ad file; a file that is absent, truncated, or not an .h5ad raises `Refused`.
 
     `on_disk=True` leaves X and the layers in the file, for sets larger than memory: `loader` then reads one minibatch
     at a time. (Anndata's own backed mode leaves only X there and loads every layer.)
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"there is no file {path}; check the path" if not path.is_dir()
-                        else f"{path} is a folder; name the .h5ad in it")
+        raise Refused(
+            f"there is no file {path}; check the path"
+            if not path.is_dir()
+            else f"{path} is a folder; name the .h5ad in it"
+        )
     if path.open("rb").read(8) != b"\x89HDF\r\n\x1a\n":
-        raise DataError(f"{path} is not an .h5ad (it does not begin like HDF5); convert it with anndata's write_h5ad")
+        raise Refused(f"{path} is not an .h5ad (it does not begin like HDF5); convert it with anndata's write_h5ad")
     try:
         if not on_disk:
             with warnings.catch_warnings():
@@ -36,8 +39,9 @@ def read(path: str | Path, *, on_disk: bool = False) -> ad.AnnData:
         layers = {name: _lazy(item) for name, item in file["layers"].items()} if "layers" in file else {}
         return ad.AnnData(_lazy(file["X"]) if "X" in file else None, layers=layers, **slots)
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
-        raise DataError(f"{path} cannot be read as .h5ad ({_first_line(error)}); it is truncated or "
-                        "damaged, copy it again") from error
+        raise Refused(
+            f"{path} cannot be read as .h5ad ({_first_line(error)}); it is truncated or damaged, copy it again"
+        ) from error
 
 
 def _lazy(item):

@@ -5,7 +5,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from .errors import DataError
+from lab.errors import Refused
 
 SHAPES = ["disc", "square"]
 RADIUS = (0.1, 0.2)
@@ -21,16 +21,19 @@ def sprites(n: int = 2000, *, size: int = 16, width: float = 0.6, height: float 
     sprite is cut off by an edge: `width` and `height` are at most 0.6.
     """
     if n < 1 or size < 4 or not (0 <= width <= 0.6 and 0 <= height <= 0.6):
-        raise DataError(f"sprites need n >= 1, size >= 4 and centres in at most 0.6 x 0.6, lest an edge cut them off; "
-                        f"got n={n}, size={size}, {width} x {height}")
+        raise Refused(
+            f"sprites need n >= 1, size >= 4 and centres in at most 0.6 x 0.6, lest an edge cut them off; "
+            f"got n={n}, size={size}, {width} x {height}"
+        )
     random = np.random.default_rng(seed)
     across, down = random.uniform(-0.5, 0.5, (2, n)) * [[width], [height]] + 0.5
     radius = random.uniform(*RADIUS, n)
     square = random.random(n) < 0.5
     pixels = np.stack([_draw(*sprite, size) for sprite in zip(across, down, radius, square, strict=True)])
     shape = pd.Categorical.from_codes(square.astype(int), SHAPES)
-    obs = pd.DataFrame({"across": across, "down": down, "radius": radius, "shape": shape},
-                       index=[f"sprite {i + 1}" for i in range(n)])
+    obs = pd.DataFrame(
+        {"across": across, "down": down, "radius": radius, "shape": shape}, index=[f"sprite {i + 1}" for i in range(n)]
+    )
     return ad.AnnData(pixels, obs=obs, uns={"unit": "fraction of the pixel covered"})
 
 

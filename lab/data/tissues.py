@@ -6,13 +6,27 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from .errors import DataError
+from lab.errors import Refused
+
 from .qc import log_normalise
 
 
-def bulk(n_samples: int = 600, n_genes: int = 500, *, n_tissues: int = 5, n_diseases: int = 2, n_batches: int = 3,
-         n_programmes: int = 8, affected: float = 0.1, disease_std: float = 1.0, batch_std: float = 0.3,
-         sample_std: float = 0.3, depth: float = 1e6, confounding: float = 0.0, seed: int = 0) -> ad.AnnData:
+def bulk(
+    n_samples: int = 600,
+    n_genes: int = 500,
+    *,
+    n_tissues: int = 5,
+    n_diseases: int = 2,
+    n_batches: int = 3,
+    n_programmes: int = 8,
+    affected: float = 0.1,
+    disease_std: float = 1.0,
+    batch_std: float = 0.3,
+    sample_std: float = 0.3,
+    depth: float = 1e6,
+    confounding: float = 0.0,
+    seed: int = 0,
+) -> ad.AnnData:
     """Counts of `n_samples` bulk samples, drawn as
 
         log mean_sg = log size_s + base_g + (W a_s)_g + disease_gd + batch_gb,    x_sg ~ NB(mean_sg, theta_g).
@@ -28,7 +42,7 @@ def bulk(n_samples: int = 600, n_genes: int = 500, *, n_tissues: int = 5, n_dise
     `counterfactual_mean` answers "what if".
     """
     if min(n_samples, n_genes, n_tissues, n_diseases, n_batches, n_programmes) < 1:
-        raise DataError("every n_… of bulk() must be at least 1")
+        raise Refused("every n_… of bulk() must be at least 1")
     random = np.random.default_rng(seed)
     tissues = [f"tissue {i + 1}" for i in range(n_tissues)]
     diseases = ["healthy"] + [f"disease {i + 1}" for i in range(n_diseases - 1)]
@@ -55,9 +69,12 @@ def bulk(n_samples: int = 600, n_genes: int = 500, *, n_tissues: int = 5, n_dise
     size = np.exp(random.normal(np.log(depth / n_genes), 0.3, n_samples))
 
     obs = pd.DataFrame(
-        {"tissue": pd.Categorical.from_codes(tissue_of, tissues),
-         "disease": pd.Categorical.from_codes(disease_of, diseases),
-         "batch": pd.Categorical.from_codes(batch_of, batches), "size_factor": size},
+        {
+            "tissue": pd.Categorical.from_codes(tissue_of, tissues),
+            "disease": pd.Categorical.from_codes(disease_of, diseases),
+            "batch": pd.Categorical.from_codes(batch_of, batches),
+            "size_factor": size,
+        },
         index=samples,
     )
     frame = lambda values, columns: pd.DataFrame(values, index=genes, columns=columns)
@@ -90,8 +107,11 @@ def counterfactual_mean(
     if tissue is not None:
         centre = samples.uns["tissue_programme"]
         activity = activity - centre.loc[samples.obs["tissue"]].to_numpy() + _level(centre.T, tissue, "tissue")
-    log_mean = (np.log(samples.obs["size_factor"].to_numpy())[:, None] + samples.var["base"].to_numpy()
-                + activity @ samples.varm["programme"].T)
+    log_mean = (
+        np.log(samples.obs["size_factor"].to_numpy())[:, None]
+        + samples.var["base"].to_numpy()
+        + activity @ samples.varm["programme"].T
+    )
     for name, asked in (("disease", disease), ("batch", batch)):
         effect = samples.varm[name]
         log_mean = log_mean + (effect[samples.obs[name]].to_numpy().T if asked is None else _level(effect, asked, name))
@@ -100,5 +120,5 @@ def counterfactual_mean(
 
 def _level(effects: pd.DataFrame, level: str, name: str) -> np.ndarray:
     if level not in effects:
-        raise DataError(f"{name} {level!r} was not simulated; there are: {', '.join(effects.columns)}")
+        raise Refused(f"{name} {level!r} was not simulated; there are: {', '.join(effects.columns)}")
     return effects[level].to_numpy()

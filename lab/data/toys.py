@@ -95,8 +95,12 @@ def gaussian_mixture(
 ) -> Mixture:
     """A few Gaussians of unequal weight: the set on which samplers that ignore weights are caught."""
     weights = torch.tensor(weights, dtype=torch.float64)
-    return Mixture(weights / weights.sum(), torch.tensor(means, dtype=torch.float64),
-                   torch.full((len(weights),), std, dtype=torch.float64), tuple(str(k) for k in range(len(weights))))
+    return Mixture(
+        weights / weights.sum(),
+        torch.tensor(means, dtype=torch.float64),
+        torch.full((len(weights),), std, dtype=torch.float64),
+        tuple(str(k) for k in range(len(weights))),
+    )
 
 
 def eight_gaussians(radius: float = 2.0, std: float = 0.2) -> Mixture:
@@ -136,8 +140,12 @@ def _beads(curves: list[Tensor], std: float) -> Mixture:
     weights = torch.cat(
         [torch.full((len(curve),), 1 / (len(curves) * len(curve)), dtype=torch.float64) for curve in curves]
     )
-    return Mixture(weights, torch.cat(curves), torch.full((len(weights),), std, dtype=torch.float64),
-                   tuple(str(i) for i, curve in enumerate(curves) for _ in curve))
+    return Mixture(
+        weights,
+        torch.cat(curves),
+        torch.full((len(weights),), std, dtype=torch.float64),
+        tuple(str(i) for i, curve in enumerate(curves) for _ in curve),
+    )
 
 
 def _adata(x: np.ndarray, component: np.ndarray) -> ad.AnnData:

@@ -1,4 +1,5 @@
 """The VAE, and its bounds on log p(x): the ELBO, and the tighter one of K samples."""
+
 import math
 
 import torch
@@ -27,9 +28,9 @@ class VAE(nn.Module):
 
     def posterior(self, x: Tensor, cond: Batch | None = None) -> Distribution:
         """q(z | x), a diagonal Gaussian over (B, Z)."""
-        out = self.encoder(x, cond).to(self.zero.dtype)     # bfloat16 would round nats
+        out = self.encoder(x, cond).to(self.zero.dtype)  # bfloat16 would round nats
         mean, log_std = out.chunk(2, -1)
-        return gaussian(mean, log_std.clamp(-40, 40).exp())     # squares of it are float32
+        return gaussian(mean, log_std.clamp(-40, 40).exp())  # squares of it are float32
 
     def likelihood(self, z: Tensor, cond: Batch | None = None) -> Distribution:
         """p(x | z) over (..., B, G) for z (..., B, Z)."""
@@ -39,23 +40,22 @@ class VAE(nn.Module):
 def elbo(model: VAE, x: Tensor, cond: Batch | None = None) -> Tensor:
     """Evidence lower bound per cell (B,), in nats, from one posterior sample."""
     q = model.posterior(x, cond)
-    recon = model.likelihood(q.rsample(), cond).log_prob(x)              # (B,)
+    recon = model.likelihood(q.rsample(), cond).log_prob(x)  # (B,)
     return recon - kl_divergence(q, model.prior(cond))
 
 
-def loss(model: VAE, x: Tensor, cond: Batch | None = None,
-         beta: float = 1.0) -> dict[str, Tensor]:
+def loss(model: VAE, x: Tensor, cond: Batch | None = None, beta: float = 1.0) -> dict[str, Tensor]:
     """-ELBO with the KL weighted by beta, and its two parts: sums over genes,
     means over cells, in nats."""
     q = model.posterior(x, cond)
-    recon = model.likelihood(q.rsample(), cond).log_prob(x)              # (B,)
-    kl = kl_divergence(q, model.prior(cond))                             # (B,)
-    return {"loss": (beta * kl - recon).mean(),
-            "recon": recon.mean(), "kl": kl.mean()}
+    recon = model.likelihood(q.rsample(), cond).log_prob(x)  # (B,)
+    kl = kl_divergence(q, model.prior(cond))  # (B,)
+    return {"loss": (beta * kl - recon).mean(), "recon": recon.mean(), "kl": kl.mean()}
 
 
-def log_weights(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, *,
-                doubly: bool = False) -> tuple[Tensor, Tensor]:
+def log_weights(
+    model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, *, doubly: bool = False
+) -> tuple[Tensor, Tensor]:
     """log w = log p(x, z) - log q(z | x) (K, B) of k posterior samples, and the
     samples z (K, B, Z). The mean of w over q is p(x), whatever q is.
 
@@ -65,23 +65,20 @@ def log_weights(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, *,
     if k < 1:
         raise ValueError(f"k={k}: a bound needs at least one sample of z")
     q = model.posterior(x, cond)
-    z = q.rsample((k,))                                                  # (K, B, Z)
+    z = q.rsample((k,))  # (K, B, Z)
     density = gaussian(q.mean.detach(), q.stddev.detach()) if doubly else q
-    log_w = (model.likelihood(z, cond).log_prob(x)
-             + model.prior(cond).log_prob(z) - density.log_prob(z))      # (K, B)
+    log_w = model.likelihood(z, cond).log_prob(x) + model.prior(cond).log_prob(z) - density.log_prob(z)  # (K, B)
     return log_w, z
 
 
-def iwae_bound(model: VAE, x: Tensor, cond: Batch | None = None,
-               k: int = 8) -> Tensor:
+def iwae_bound(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8) -> Tensor:
     """log of the mean of k importance weights per cell (B,): at least the ELBO, at
     most log p(x), both in expectation (Burda et al. 2016, eq. 8)."""
-    log_w, _ = log_weights(model, x, cond, k)                            # (K, B)
-    return log_w.logsumexp(0) - math.log(k)                              # (B,)
+    log_w, _ = log_weights(model, x, cond, k)  # (K, B)
+    return log_w.logsumexp(0) - math.log(k)  # (B,)
 
 
-def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
-              doubly: bool = False) -> dict[str, Tensor]:
+def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, doubly: bool = False) -> dict[str, Tensor]:
     """Minus the bound of k samples, and `ess`, the effective number of samples,
     1 / sum of the squared normalised weights, from 1 to k: means over cells.
 
@@ -94,21 +91,19 @@ def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8,
     # subnormal numbers, on which a CPU is slow: they get none.
     log_w = log_w.clamp(min=log_w.detach().amax(0) - 40)
     bound = (log_w.logsumexp(0) - math.log(k)).mean()
-    weight = log_w.detach().softmax(0)                                   # (K, B)
-    if doubly and z.requires_grad:      # the bound brings one factor of the weight
+    weight = log_w.detach().softmax(0)  # (K, B)
+    if doubly and z.requires_grad:  # the bound brings one factor of the weight
         z.register_hook(lambda grad: weight[..., None] * grad)
     return {"loss": -bound, "ess": (1 / weight.square().sum(0)).mean()}
 
 
 @torch.no_grad()
-def active_units(model: VAE, x: Tensor, cond: Batch | None = None,
-                 threshold: float = 0.01) -> int:
+def active_units(model: VAE, x: Tensor, cond: Batch | None = None, threshold: float = 0.01) -> int:
     """How many latent coordinates move with the data: Var_x(E[z_i | x]) > threshold
     (Burda et al. 2016)."""
-    mean = model.posterior(x, cond).mean                                 # (B, Z)
+    mean = model.posterior(x, cond).mean  # (B, Z)
     if len(mean) < 2 or not mean.isfinite().all():
-        raise ValueError("active units need two cells or more, and finite posterior "
-                         "means: did training diverge?")
+        raise ValueError("active units need two cells or more, and finite posterior means: did training diverge?")
     return int((mean.var(0) > threshold).sum())
 
 

@@ -1,5 +1,6 @@
 """The parts of a VAE on cells: encoders, decoders, count likelihoods and the embedding of conditions. Put together they
 are scVI (Lopez et al. 2018)."""
+
 from contextlib import suppress
 
 import torch
@@ -22,8 +23,7 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, levels: dict[str, int], n_embed: int = 8):
         super().__init__()
         self.n = n_embed * len(levels)
-        self.tables = nn.ParameterDict(
-            {name: torch.randn(n, n_embed) for name, n in levels.items()})
+        self.tables = nn.ParameterDict({name: torch.randn(n, n_embed) for name, n in levels.items()})
 
     def forward(self, h: Tensor, cond: Batch | None) -> Tensor:
         rows = [level(table, cond, name) for name, table in self.tables.items()]
@@ -38,24 +38,34 @@ def level(table: Tensor, cond: Batch | None, name: str) -> Tensor:
     Raises ValueError for a condition that the minibatch lacks or the table has not.
     """
     if cond is None or name not in cond:
-        raise ValueError(f"the model is conditioned on {name!r}: load that column, "
-                         f"loader(adata, {name!r}), and pass the minibatch as cond")
+        raise ValueError(
+            f"the model is conditioned on {name!r}: load that column, "
+            f"loader(adata, {name!r}), and pass the minibatch as cond"
+        )
     y = cond[name]
     if y.is_floating_point() and y.dim() > 1 and y.shape[-1] == len(table):
         return y.to(table.dtype) @ table
     if y.dim() == 1 and y.dtype == torch.int64:
-        with suppress(IndexError):      # no check that would make a GPU wait
+        with suppress(IndexError):  # no check that would make a GPU wait
             return nn.functional.embedding(y, table)
-    raise ValueError(f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}, or "
-                     f"weights (B, {len(table)}), and got {tuple(y.shape)} {y.dtype}; "
-                     f"store labels as astype('category')")
+    raise ValueError(
+        f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}, or "
+        f"weights (B, {len(table)}), and got {tuple(y.shape)} {y.dtype}; "
+        f"store labels as astype('category')"
+    )
 
 
 class Encoder(nn.Module):
     """x (B, G), and the conditions if any -> (B, 2 Z) by an MLP on `transform(x)`."""
 
-    def __init__(self, n_genes: int, n_latent: int, n_hidden: int = 128,
-                 transform=nn.Identity(), embed: ConditionEmbedding | None = None):
+    def __init__(
+        self,
+        n_genes: int,
+        n_latent: int,
+        n_hidden: int = 128,
+        transform=nn.Identity(),
+        embed: ConditionEmbedding | None = None,
+    ):
         super().__init__()
         self.transform, self.embed = transform, embed or ConditionEmbedding({})
         self.net = mlp(n_genes + self.embed.n, n_hidden, 2 * n_latent)
@@ -80,18 +90,16 @@ class CountDecoder(nn.Module):
     """Counts around library * softmax(net(z, y)): proportions from z and y, depth
     from the cell, the scatter from `counts` (NB, ZINB or Poisson)."""
 
-    def __init__(self, net: nn.Module, counts: nn.Module,
-                 embed: ConditionEmbedding | None = None):
+    def __init__(self, net: nn.Module, counts: nn.Module, embed: ConditionEmbedding | None = None):
         super().__init__()
         self.net, self.counts = net, counts
         self.embed = embed or ConditionEmbedding({})
 
     def forward(self, z: Tensor, cond: Batch) -> Distribution:
         if cond is None or "log_library" not in cond:
-            raise ValueError("a count decoder needs log_library (B, 1): "
-                             "pass the minibatch of data.loader as cond")
-        rho = self.net(self.embed(z, cond)).softmax(-1)                  # (..., B, G)
-        mean = cond["log_library"].exp() * rho + 1e-30     # a share may round to 0
+            raise ValueError("a count decoder needs log_library (B, 1): pass the minibatch of data.loader as cond")
+        rho = self.net(self.embed(z, cond)).softmax(-1)  # (..., B, G)
+        mean = cond["log_library"].exp() * rho + 1e-30  # a share may round to 0
         return Independent(self.counts(mean, z, cond), 1)
 
 
@@ -128,7 +136,7 @@ class ZINB(NB):
     def __init__(self, n_genes: int, n_latent: int, by: tuple[str, int] | None = None, *, theta: float = 1.0):
         super().__init__(n_genes, by, theta=theta)
         self.gate = nn.Linear(n_latent, n_genes)
-        nn.init.constant_(self.gate.bias, -3.0)      # 5 %, nearly NB: Adam moves a logit by no more than lr a step
+        nn.init.constant_(self.gate.bias, -3.0)  # 5 %, nearly NB: Adam moves a logit by no more than lr a step
 
     def forward(self, mean: Tensor, z: Tensor, cond: Batch) -> Distribution:
         return ZeroInflated(super().forward(mean, z, cond), self.gate(z))
@@ -149,9 +157,15 @@ class Log1pRelative(nn.Module):
         return (x / x.mean(-1, keepdim=True)).log1p()
 
 
-def count_vae(n_genes: int, n_latent: int = 10, n_hidden: int = 128, *,
-              conditions: dict[str, int] | None = None, n_embed: int = 8,
-              counts: nn.Module | None = None) -> VAE:
+def count_vae(
+    n_genes: int,
+    n_latent: int = 10,
+    n_hidden: int = 128,
+    *,
+    conditions: dict[str, int] | None = None,
+    n_embed: int = 8,
+    counts: nn.Module | None = None,
+) -> VAE:
     """The count VAE of the book: log1p encoder, softmax decoder, one hidden layer
     each, negative binomial unless `counts` is given.
 

@@ -1,4 +1,5 @@
 """What a trained count VAE says, written where scanpy looks for it: `obsm`, `layers`, `uns`."""
+
 from collections.abc import Iterator
 
 import anndata as ad
@@ -7,15 +8,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lab.data import DataError, loader
+from lab.data import loader
+from lab.errors import Refused
 
 from .bounds import VAE, Batch
 from .counts import NB, ConditionEmbedding, Encoder
 
 
 @torch.no_grad()
-def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | None = None,
-             categories: dict[str, list] | None = None, layer: str = "counts", n: int = 10) -> None:
+def annotate(
+    model: VAE,
+    adata: ad.AnnData,
+    *obs: str,
+    under: dict[str, str] | None = None,
+    categories: dict[str, list] | None = None,
+    layer: str = "counts",
+    n: int = 10,
+) -> None:
     """Write `obsm["X_vae"]`, the posterior means, and `layers["vae_normalized"]`, expected counts per 10,000 of these
     genes, the mean over `n` posterior draws.
 
@@ -28,7 +37,7 @@ def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | N
     leave it out of neighbours.
     """
     if n < 1:
-        raise DataError(f"n={n}: expression is a mean over posterior draws; take one or more")
+        raise Refused(f"n={n}: expression is a mean over posterior draws; take one or more")
     latent, normalised = [], []
     for b, given in _minibatches(model, adata, obs, under, categories, layer):
         q = model.posterior(b["x"], b)
@@ -39,10 +48,21 @@ def annotate(model: VAE, adata: ad.AnnData, *obs: str, under: dict[str, str] | N
 
 
 @torch.no_grad()
-def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: str, reference: str = "rest",
-                            replicate: str | None = None, delta: float = 0.5, pseudocount: float = 1.0, n: int = 100,
-                            under: dict[str, str] | None = None, categories: dict[str, list] | None = None,
-                            layer: str = "counts", key: str = "rank_genes_groups") -> None:
+def differential_expression(
+    model: VAE,
+    adata: ad.AnnData,
+    *obs: str,
+    groupby: str,
+    reference: str = "rest",
+    replicate: str | None = None,
+    delta: float = 0.5,
+    pseudocount: float = 1.0,
+    n: int = 100,
+    under: dict[str, str] | None = None,
+    categories: dict[str, list] | None = None,
+    layer: str = "counts",
+    key: str = "rank_genes_groups",
+) -> None:
     """Write `uns[key]` in scanpy's format, for every level of `obs[groupby]` against `reference`, a level or "rest":
     `scanpy.get.rank_genes_groups_df(adata, group)` and scanpy's plots read it.
 
@@ -57,31 +77,47 @@ def differential_expression(model: VAE, adata: ad.AnnData, *obs: str, groupby: s
     `under` and `categories`, and the order of genes, as in `annotate`.
     """
     if n < 1 or not (delta >= 0 and pseudocount >= 0):
-        raise DataError(f"n={n}, delta={delta}, pseudocount={pseudocount}: take one draw or more, and thresholds from "
-                        "0 up")
-    reference = str(reference)                           # of numbered clusters too
+        raise Refused(
+            f"n={n}, delta={delta}, pseudocount={pseudocount}: take one draw or more, and thresholds from 0 up"
+        )
+    reference = str(reference)  # of numbered clusters too
     groups, of_cell, unit = _groups(adata, groupby, reference, replicate)
     size, weight = np.bincount(of_cell), torch.zeros(n, adata.n_obs)
-    for g, cells in enumerate(size):                     # weights of a group add up to its number of cells
+    for g, cells in enumerate(size):  # weights of a group add up to its number of cells
         weight[:, of_cell == g] = cells * bootstrap_weights(unit[of_cell == g], n)
-    size, of_cell = torch.from_numpy(size)[:, None], torch.from_numpy(of_cell)           # (K, 1), (B,)
+    size, of_cell = torch.from_numpy(size)[:, None], torch.from_numpy(of_cell)  # (K, 1), (B,)
     total, start = 0, 0
     for b, given in _minibatches(model, adata, obs, under, categories, layer):
         q, rows = model.posterior(b["x"], b), slice(start, start := start + len(b["x"]))
-        member = torch.nn.functional.one_hot(of_cell[rows], len(groups)).float()         # (b, K)
-        total = total + torch.stack([(member * weight[s, rows, None]).T
-                                     @ _proportions(model, q.sample(), given).cpu() for s in range(n)]).double()
-    h = 1e4 * total / size                                                               # (n, K, G)
+        member = torch.nn.functional.one_hot(of_cell[rows], len(groups)).float()  # (b, K)
+        total = (
+            total
+            + torch.stack(
+                [(member * weight[s, rows, None]).T @ _proportions(model, q.sample(), given).cpu() for s in range(n)]
+            ).double()
+        )
+    h = 1e4 * total / size  # (n, K, G)
     rest = 1e4 * (total.sum(1, True) - total) / (adata.n_obs - size)
     against = rest if reference == "rest" else h[:, [groups.index(reference)]].expand_as(h)
     lfc = ((h + pseudocount) / (against + pseudocount)).log2().numpy()
     tables = {group: _table(lfc[:, g], adata.var_names, delta) for g, group in enumerate(groups) if group != reference}
     columns = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
     adata.uns[key] = {
-        "params": {"groupby": groupby, "reference": reference, "method": "count VAE", "use_raw": False, "layer": layer,
-                   "corr_method": "posterior expected false discovery rate", "delta": delta}
-    } | {c: pd.DataFrame({g: table[c].to_numpy() for g, table in tables.items()}).to_records(
-        index=False, column_dtypes={g: object if c == "names" else "float64" for g in tables}) for c in columns}
+        "params": {
+            "groupby": groupby,
+            "reference": reference,
+            "method": "count VAE",
+            "use_raw": False,
+            "layer": layer,
+            "corr_method": "posterior expected false discovery rate",
+            "delta": delta,
+        }
+    } | {
+        c: pd.DataFrame({g: table[c].to_numpy() for g, table in tables.items()}).to_records(
+            index=False, column_dtypes={g: object if c == "names" else "float64" for g in tables}
+        )
+        for c in columns
+    }
 
 
 def bootstrap_weights(unit: np.ndarray, n: int) -> Tensor:
@@ -98,45 +134,64 @@ def bootstrap_weights(unit: np.ndarray, n: int) -> Tensor:
 
 def _table(lfc: np.ndarray, genes: pd.Index, delta: float) -> pd.DataFrame:
     """One group's genes, the surest rise first, from draws (n, G) of its log2 fold change."""
-    moved = np.sign(lfc) * (np.abs(lfc) > delta)                         # (n, G): 1 up, -1 down, 0 neither
-    table = pd.DataFrame({"names": genes.astype(str), "scores": moved.mean(0), "logfoldchanges": np.median(lfc, 0),
-                          "pvals": (moved == 0).mean(0)})
+    moved = np.sign(lfc) * (np.abs(lfc) > delta)  # (n, G): 1 up, -1 down, 0 neither
+    table = pd.DataFrame(
+        {
+            "names": genes.astype(str),
+            "scores": moved.mean(0),
+            "logfoldchanges": np.median(lfc, 0),
+            "pvals": (moved == 0).mean(0),
+        }
+    )
     surest = table["pvals"].sort_values(kind="stable")
     table["pvals_adj"] = (surest.cumsum() / np.arange(1, len(genes) + 1)).groupby(surest).transform("max")
     return table.sort_values(["scores", "logfoldchanges"], ascending=False)
 
 
-def _groups(adata: ad.AnnData, groupby: str, reference: str,
-            replicate: str | None) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _groups(
+    adata: ad.AnnData, groupby: str, reference: str, replicate: str | None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The levels of obs[groupby], each cell's code, and the unit that is drawn: its replicate, or the cell itself."""
     for name in filter(None, (groupby, replicate)):
         if name not in adata.obs or adata.obs[name].isna().any():
-            raise DataError(f"obs[{name!r}] must name a group for every cell; add it, or leave out unlabelled cells")
+            raise Refused(f"obs[{name!r}] must name a group for every cell; add it, or leave out unlabelled cells")
     column = adata.obs[groupby].astype("category").cat.remove_unused_categories().cat
     groups = list(map(str, column.categories))
     if reference == "rest" and "rest" in groups:
-        raise DataError(f"obs[{groupby!r}] has a level 'rest', which here means all other groups; rename that level")
+        raise Refused(f"obs[{groupby!r}] has a level 'rest', which here means all other groups; rename that level")
     if len(groups) < 2 or reference not in [*groups, "rest"]:
-        raise DataError(f"obs[{groupby!r}] has the levels {', '.join(groups)}; a comparison needs two, and a reference "
-                        "that is one of them, or 'rest'")
+        raise Refused(
+            f"obs[{groupby!r}] has the levels {', '.join(groups)}; a comparison needs two, and a reference "
+            "that is one of them, or 'rest'"
+        )
     unit = np.arange(adata.n_obs) if replicate is None else adata.obs[replicate].astype(str).to_numpy()
     if few := [g for k, g in enumerate(groups) if len(set(unit[column.codes == k])) < 3]:
-        raise DataError(f"{few[0]!r} holds fewer than three of {replicate or 'the cells'}, too few to say how much "
-                        "they vary; merge that group with another or leave it out")
+        raise Refused(
+            f"{few[0]!r} holds fewer than three of {replicate or 'the cells'}, too few to say how much "
+            "they vary; merge that group with another or leave it out"
+        )
     return groups, column.codes.to_numpy().astype(np.int64), unit
 
 
-def _minibatches(model: VAE, adata: ad.AnnData, obs: tuple[str, ...], under: dict[str, str] | None,
-                 categories: dict[str, list] | None, layer: str) -> Iterator[tuple[Batch, Batch]]:
+def _minibatches(
+    model: VAE,
+    adata: ad.AnnData,
+    obs: tuple[str, ...],
+    under: dict[str, str] | None,
+    categories: dict[str, list] | None,
+    layer: str,
+) -> Iterator[tuple[Batch, Batch]]:
     """Minibatches in order, on the model's device, each beside the same with the levels of `under`."""
     batches = loader(adata, *obs, layer=layer, size=256, shuffle=False, categories=categories)
     codes, meaning = {}, batches.dataset.categories
     conditions = _check_fit(model, adata.n_vars, meaning)
     for name, level in (under or {}).items():
         if name not in conditions or level not in meaning.get(name, []):
-            raise DataError(f"under={{{name!r}: {level!r}}} is no level that the model knows, which is conditioned on "
-                            f"{', '.join(sorted(conditions)) or 'nothing'}; name that column after adata, and one of: "
-                            f"{', '.join(map(str, meaning.get(name, []))) or 'none'}")
+            raise Refused(
+                f"under={{{name!r}: {level!r}}} is no level that the model knows, which is conditioned on "
+                f"{', '.join(sorted(conditions)) or 'nothing'}; name that column after adata, and one of: "
+                f"{', '.join(map(str, meaning.get(name, []))) or 'none'}"
+            )
         codes[name] = meaning[name].index(level)
     for b in batches:
         b = {name: value.to(model.zero.device) for name, value in b.items()}
@@ -151,16 +206,20 @@ def _check_fit(model: VAE, n_genes: int, meaning: dict[str, list]) -> set[str]:
         if isinstance(part, Encoder):
             known = next(part.net.parameters()).shape[1] - part.embed.n
             if part.transform(torch.ones(1, n_genes, device=model.zero.device)).shape[1] != known:
-                raise DataError(f"adata has {n_genes} genes and the model was made for {known}; take the genes of "
-                                "training, in training's order: adata[:, genes]")
+                raise Refused(
+                    f"adata has {n_genes} genes and the model was made for {known}; take the genes of "
+                    "training, in training's order: adata[:, genes]"
+                )
         tables = dict(part.tables) if isinstance(part, ConditionEmbedding) else {}
         if isinstance(part, NB) and part.by:
             tables[part.by] = part.log_theta
         conditions |= tables.keys()
         for name in tables.keys() & meaning.keys():
             if len(meaning[name]) != len(tables[name]):
-                raise DataError(f"obs[{name!r}] has {len(meaning[name])} levels here and {len(tables[name])} in the "
-                                "model; pass categories=loader.dataset.categories of the training cells")
+                raise Refused(
+                    f"obs[{name!r}] has {len(meaning[name])} levels here and {len(tables[name])} in the "
+                    "model; pass categories=loader.dataset.categories of the training cells"
+                )
     return conditions
 
 

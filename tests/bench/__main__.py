@@ -62,9 +62,7 @@ def fit_lab(cells: ad.AnnData, epochs: int, seed: int):
     torch.manual_seed(seed)
     model, batches = vae.count_vae(GENES, LATENT, HIDDEN), loader(cells, size=SIZE, seed=seed)
     start = now()
-    for _ in train.steps(
-        model, lambda b: vae.loss(model, b["x"], b), batches, n=epochs * len(batches), lr=1e-3
-    ):
+    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), batches, n=epochs * len(batches), lr=1e-3):
         pass
     return model, now() - start
 
@@ -149,7 +147,7 @@ def main() -> None:
     from scvi.distributions import NegativeBinomial
 
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)     # importing them sets it to INFO
+        logging.getLogger(name).setLevel(logging.ERROR)  # importing them sets it to INFO
     scvi.settings.verbosity = logging.ERROR
 
     cells, held_out, truth = simulate()

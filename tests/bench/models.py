@@ -41,6 +41,7 @@ def factor(cells: ad.AnnData):
         with torch.no_grad():
             z = model.posterior(b["x"], b).sample()
         return discriminator_loss(discriminator, z)
+
     pay = endless(model, lambda b: factor_loss(model, discriminator, b["x"], b, gamma=5.0), cells)
     return zip(pay, endless(discriminator, telling, cells))
 
