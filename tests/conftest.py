@@ -6,7 +6,6 @@ All other tests never see LAB_DATA.
 import ast
 import functools
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -38,7 +37,6 @@ def _lab_data_only_where_asked(request, monkeypatch):
 def from_page():
     """from_page("book/latent/02-conditional-vae.md", "response"): what a page's imports and the cells that define these
     functions leave behind, so that a test can call a chapter's own code on real data."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "book/_ext"))
     import execute
     import torch
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-BENCH = Path(__file__).parent / "bench"
+BENCH = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")

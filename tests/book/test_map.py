@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("chapter_map", ROOT / "book/_ext/map.py")
 chapter_map = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(chapter_map)

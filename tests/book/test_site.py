@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,12 +16,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build/html"
-sys.path.insert(0, str(ROOT / "book/_ext"))
 
-import execute  # noqa: E402
-import reader  # noqa: E402
+import execute
+import reader
 
 PAGES = [p.with_suffix(".html").as_posix() for p in execute.pages()]
 GENERATED = ["genindex.html", "_modules/lab/path.html"]  # and what Sphinx adds: an index, the sources

@@ -9,12 +9,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book/_ext"))
+ROOT = Path(__file__).resolve().parents[2]
 
-import execute  # noqa: E402
-import reader  # noqa: E402
-from myst import DIRECTIVES, blocks, walk  # noqa: E402
+import execute
+import reader
+from myst import DIRECTIVES, blocks, walk
 
 PAGES = execute.notebook_pages()
 on_every_page = pytest.mark.parametrize("page", PAGES, ids=str)

@@ -1,15 +1,13 @@
 """The shape of the package: three tiers, one import direction, modules that fit one sitting, docstrings everywhere."""
 
 import ast
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book/_ext"))
+ROOT = Path(__file__).resolve().parents[2]
 
-from lab_reference import APPLICATIONS, FOUNDATIONS, MODELS  # noqa: E402
+from lab_reference import APPLICATIONS, FOUNDATIONS, MODELS
 
 EDGES = [
     "__init__",

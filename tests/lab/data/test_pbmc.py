@@ -10,7 +10,7 @@ import scanpy as sc
 from lab import data
 from lab.errors import Refused
 
-REFERENCES = Path(__file__).parents[1] / "references.bib"
+REFERENCES = Path(__file__).parents[3] / "references.bib"
 
 
 @pytest.fixture(scope="module")

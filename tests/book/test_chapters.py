@@ -1,19 +1,17 @@
 """The contract every chapter keeps, as far as a machine can read it (book/contribute.md says the rest)."""
 
 import re
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book/_ext"))
+ROOT = Path(__file__).resolve().parents[2]
 
-import execute  # noqa: E402
-import reader  # noqa: E402
-from myst import walk  # noqa: E402
+import execute
+import reader
+from myst import walk
 
 CHAPTERS = [p for p in execute.notebook_pages() if re.match(r"\d\d-", p.name)]
 SECTIONS = {
