@@ -96,7 +96,7 @@ def vae(options: Common) -> None:
     options.check()
     from lab.vae import loss
 
-    _run("vae", options, lambda model, b: loss(model, b["x"], b))
+    _run("vae", options, lambda model, b: loss(model, b))
 
 
 def cvae(options: Common, *, conditions: Names) -> None:
@@ -117,7 +117,7 @@ def cvae(options: Common, *, conditions: Names) -> None:
         raise Misunderstood("--conditions: name one or more obs columns, or train vae, which needs none")
     from lab.vae import loss
 
-    _run("cvae", options, lambda model, b: loss(model, b["x"], b), conditions)
+    _run("cvae", options, lambda model, b: loss(model, b), conditions)
 
 
 def beta_vae(options: Common, *, beta: float = 4.0, warm_up: int = 0) -> None:
@@ -152,7 +152,7 @@ def iwae(options: Common, *, k: int = 8, doubly: Flag = False) -> None:
     options.check(k=k)
     from lab.vae import iwae_loss
 
-    _run("iwae", options, lambda model, b: iwae_loss(model, b["x"], b, k=k, doubly=doubly), k=k, doubly=doubly)
+    _run("iwae", options, lambda model, b: iwae_loss(model, b, k=k, doubly=doubly), k=k, doubly=doubly)
 
 
 def _run(model: str, options: Options, loss: Callable, conditions: tuple[str, ...] = (), **settings) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 
@@ -120,13 +120,10 @@ def discriminator_loss(discriminator: nn.Module, z: Tensor) -> dict[str, Tensor]
     return {"loss": 0.5 * (softplus(-together) + softplus(apart)).mean(), "tc": together.mean()}
 
 
-def factor_loss(model: nn.Module, discriminator: nn.Module, x: Tensor, cond=None, *, gamma: float) -> dict[str, Tensor]:
-    """-ELBO + gamma * total correlation, the latter by the discriminator (FactorVAE; Kim & Mnih 2018, eq. 2). `z` is
-    not among the entries: a loop logs means, and the discriminator takes a fresh draw from `model.posterior`."""
-    q = model.posterior(x, cond)
-    z = q.rsample()  # (B, Z)
-    recon = model.likelihood(z, cond).log_prob(x)  # (B,)
-    kl = kl_divergence(q, model.prior(cond))  # (B,)
+def factor_loss(discriminator: nn.Module, recon: Tensor, kl: Tensor, z: Tensor, *, gamma: float) -> dict[str, Tensor]:
+    """-ELBO + gamma * total correlation, the latter by the discriminator (FactorVAE; Kim & Mnih 2018, eq. 2), from
+    what `vae.terms` returns: `recon` and `kl` (B,), `z` (B, Z). `z` is not among the entries: a loop logs means, and
+    the discriminator takes a fresh draw from `model.posterior`."""
     tc = discriminator(z).mean()
     return {"loss": (kl - recon).mean() + gamma * tc, "recon": recon.mean(), "kl": kl.mean(), "tc": tc}
 

@@ -45,7 +45,7 @@ class WarmedUp(nn.Module):
         share = (self.taken / max(self.steps, 1)).clamp(max=1) if self.training and self.steps else 1.0
         if self.training:
             self.taken += 1
-        return vae.loss(model, b["x"], b, beta=self.beta * share) | {"beta": self.beta * share}
+        return vae.loss(model, b, beta=self.beta * share) | {"beta": self.beta * share}
 
 
 def train_vae(

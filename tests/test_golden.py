@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lab import data, disentangle, vae
+from lab import data, disentangle, nets, vae
 from lab.__main__ import main
 from lab.nets import mlp
 
@@ -51,26 +51,31 @@ def losses():
         return vae.count_vae(40, 3, 8, conditions=levels if embed else None, counts=counts and counts())
 
     plain, conditioned = model(embed=False), model()
-    zinb = model(lambda: vae.ZINB(40, 3, by=("batch", 3)))
-    embed = vae.ConditionEmbedding(levels, 4)
+    zinb = model(lambda: nets.ZINB(40, 3, by=("batch", 3)))
+    embed = nets.ConditionEmbedding(levels, n_embed=4)
     bell = vae.VAE(
-        vae.Encoder(40, 3, 8, vae.Log1pRelative(), embed), vae.GaussianDecoder(mlp(3 + embed.n, 8, 40), embed), 3
+        vae.Encoder(40, 3, 8, transform=nets.Log1pRelative(), embed=embed),
+        vae.GaussianDecoder(mlp(3 + embed.n, 8, 40), embed),
+        3,
     )
     depth = vae.VAE(
-        vae.Encoder(40, 4, 8, vae.Log1pRelative()),
-        vae.LearnedLibrary(vae.CountDecoder(mlp(3, 8, 40), vae.Poisson()), 17.0, 0.3),
+        vae.Encoder(40, 4, 8, transform=nets.Log1pRelative()),
+        vae.LearnedLibrary(nets.CountDecoder(mlp(3, 8, 40), nets.Poisson()), 17.0, 0.3),
         4,
     )
     critic = mlp(3, 8, 1)
     cases = {
         "elbo": (plain, lambda: {"loss": vae.elbo(plain, x, b).mean()}),
-        "loss": (conditioned, lambda: vae.loss(conditioned, x, b)),
-        "beta": (zinb, lambda: vae.loss(zinb, x, b, beta=4.0)),
-        "gaussian": (bell, lambda: vae.loss(bell, x, b)),
-        "library": (depth, lambda: vae.loss(depth, x, b)),
-        "iwae": (conditioned, lambda: vae.iwae_loss(conditioned, x, b, k=5)),
-        "doubly": (conditioned, lambda: vae.iwae_loss(conditioned, x, b, k=5, doubly=True)),
-        "factor": (nn.ModuleList([plain, critic]), lambda: disentangle.factor_loss(plain, critic, x, b, gamma=5.0)),
+        "loss": (conditioned, lambda: vae.loss(conditioned, b)),
+        "beta": (zinb, lambda: vae.loss(zinb, b, beta=4.0)),
+        "gaussian": (bell, lambda: vae.loss(bell, b)),
+        "library": (depth, lambda: vae.loss(depth, b)),
+        "iwae": (conditioned, lambda: vae.iwae_loss(conditioned, b, k=5)),
+        "doubly": (conditioned, lambda: vae.iwae_loss(conditioned, b, k=5, doubly=True)),
+        "factor": (
+            nn.ModuleList([plain, critic]),
+            lambda: disentangle.factor_loss(critic, *vae.terms(plain, x, b), gamma=5.0),
+        ),
     }
     out = {}
     for name, (net, loss) in cases.items():

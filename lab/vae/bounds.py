@@ -4,9 +4,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
-Batch = dict[str, Tensor]
+from lab.dist import gaussian
+from lab.nets import Minibatch
 
 
 class VAE(nn.Module):
@@ -22,39 +23,56 @@ class VAE(nn.Module):
         self.encoder, self.decoder, self.n_latent = encoder, decoder, n_latent
         self.register_buffer("zero", torch.zeros(n_latent))
 
-    def prior(self, cond: Batch | None = None) -> Distribution:
+    @property
+    def n_genes(self) -> int | None:
+        """The number of genes that the encoder was built for, where it says so."""
+        return getattr(self.encoder, "n_genes", None)
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """The number of levels of each condition that the two networks are told."""
+        parts = self.encoder, self.decoder
+        return {name: n for part in parts for name, n in getattr(part, "levels", {}).items()}
+
+    def prior(self, cond: Minibatch | None = None) -> Distribution:
         """p(z) = N(0, I) over (Z,)."""
         return gaussian(self.zero, torch.ones_like(self.zero))
 
-    def posterior(self, x: Tensor, cond: Batch | None = None) -> Distribution:
+    def posterior(self, x: Tensor, cond: Minibatch | None = None) -> Distribution:
         """q(z | x), a diagonal Gaussian over (B, Z)."""
         out = self.encoder(x, cond).to(self.zero.dtype)  # bfloat16 would round nats
         mean, log_std = out.chunk(2, -1)
         return gaussian(mean, log_std.clamp(-40, 40).exp())  # squares of it are float32
 
-    def likelihood(self, z: Tensor, cond: Batch | None = None) -> Distribution:
+    def likelihood(self, z: Tensor, cond: Minibatch | None = None) -> Distribution:
         """p(x | z) over (..., B, G) for z (..., B, Z)."""
         return self.decoder(z, cond)
 
 
-def elbo(model: VAE, x: Tensor, cond: Batch | None = None) -> Tensor:
-    """Evidence lower bound per cell (B,), in nats, from one posterior sample."""
+def terms(model: VAE, x: Tensor, cond: Minibatch | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """What the ELBO is made of, from one posterior sample z (B, Z): log p(x | z) and
+    KL(q(z | x), p(z)), each (B,) and in nats; and z."""
     q = model.posterior(x, cond)
-    recon = model.likelihood(q.rsample(), cond).log_prob(x)  # (B,)
-    return recon - kl_divergence(q, model.prior(cond))
+    z = q.rsample()  # (B, Z)
+    recon = model.likelihood(z, cond).log_prob(x)  # (B,)
+    return recon, kl_divergence(q, model.prior(cond)), z
 
 
-def loss(model: VAE, x: Tensor, cond: Batch | None = None, beta: float = 1.0) -> dict[str, Tensor]:
+def elbo(model: VAE, x: Tensor, cond: Minibatch | None = None) -> Tensor:
+    """Evidence lower bound per cell (B,), in nats, from one posterior sample."""
+    recon, kl, _ = terms(model, x, cond)
+    return recon - kl
+
+
+def loss(model: VAE, b: Minibatch, *, beta: float = 1.0) -> dict[str, Tensor]:
     """-ELBO with the KL weighted by beta, and its two parts: sums over genes,
     means over cells, in nats."""
-    q = model.posterior(x, cond)
-    recon = model.likelihood(q.rsample(), cond).log_prob(x)  # (B,)
-    kl = kl_divergence(q, model.prior(cond))  # (B,)
+    recon, kl, _ = terms(model, b["x"], b)
     return {"loss": (beta * kl - recon).mean(), "recon": recon.mean(), "kl": kl.mean()}
 
 
 def log_weights(
-    model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, *, doubly: bool = False
+    model: VAE, x: Tensor, cond: Minibatch | None = None, *, k: int = 8, doubly: bool = False
 ) -> tuple[Tensor, Tensor]:
     """log w = log p(x, z) - log q(z | x) (K, B) of k posterior samples, and the
     samples z (K, B, Z). The mean of w over q is p(x), whatever q is.
@@ -67,18 +85,18 @@ def log_weights(
     q = model.posterior(x, cond)
     z = q.rsample((k,))  # (K, B, Z)
     density = gaussian(q.mean.detach(), q.stddev.detach()) if doubly else q
-    log_w = model.likelihood(z, cond).log_prob(x) + model.prior(cond).log_prob(z) - density.log_prob(z)  # (K, B)
-    return log_w, z
+    log_joint = model.likelihood(z, cond).log_prob(x) + model.prior(cond).log_prob(z)
+    return log_joint - density.log_prob(z), z  # (K, B)
 
 
-def iwae_bound(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8) -> Tensor:
+def iwae_bound(model: VAE, x: Tensor, cond: Minibatch | None = None, *, k: int = 8) -> Tensor:
     """log of the mean of k importance weights per cell (B,): at least the ELBO, at
     most log p(x), both in expectation (Burda et al. 2016, eq. 8)."""
-    log_w, _ = log_weights(model, x, cond, k)  # (K, B)
+    log_w, _ = log_weights(model, x, cond, k=k)  # (K, B)
     return log_w.logsumexp(0) - math.log(k)  # (B,)
 
 
-def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, doubly: bool = False) -> dict[str, Tensor]:
+def iwae_loss(model: VAE, b: Minibatch, *, k: int = 8, doubly: bool = False) -> dict[str, Tensor]:
     """Minus the bound of k samples, and `ess`, the effective number of samples,
     1 / sum of the squared normalised weights, from 1 to k: means over cells.
 
@@ -86,7 +104,7 @@ def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, doub
     does not drown as k grows (Tucker et al. 2019, eq. 8); its expectation, the
     decoder's gradient and the value stay the same.
     """
-    log_w, z = log_weights(model, x, cond, k, doubly=doubly)
+    log_w, z = log_weights(model, b["x"], b, k=k, doubly=doubly)
     # Weights below e^-40 of the largest do not show in the sum, but their gradients are
     # subnormal numbers, on which a CPU is slow: they get none.
     log_w = log_w.clamp(min=log_w.detach().amax(0) - 40)
@@ -98,15 +116,10 @@ def iwae_loss(model: VAE, x: Tensor, cond: Batch | None = None, k: int = 8, doub
 
 
 @torch.no_grad()
-def active_units(model: VAE, x: Tensor, cond: Batch | None = None, threshold: float = 0.01) -> int:
+def active_units(model: VAE, x: Tensor, cond: Minibatch | None = None, *, threshold: float = 0.01) -> int:
     """How many latent coordinates move with the data: Var_x(E[z_i | x]) > threshold
     (Burda et al. 2016)."""
     mean = model.posterior(x, cond).mean  # (B, Z)
     if len(mean) < 2 or not mean.isfinite().all():
         raise ValueError("active units need two cells or more, and finite posterior means: did training diverge?")
     return int((mean.var(0) > threshold).sum())
-
-
-def gaussian(mean: Tensor, std: Tensor) -> Distribution:
-    """A diagonal Gaussian over the last axis."""
-    return Independent(Normal(mean, std, validate_args=False), 1)

@@ -1,9 +1,11 @@
-"""The few networks that every chapter shares."""
+"""Plain networks: layers, a network of x, t and cond, a linear map within a mask."""
 
 import math
 
 import torch
 from torch import Tensor, nn
+
+from .conditions import ConditionEmbedding, Minibatch
 
 
 def mlp(*sizes: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -15,8 +17,8 @@ def mlp(*sizes: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
 
 
 class TimeEmbedding(nn.Module):
-    """t (B,) in [0, 1] -> (B, n): sines and cosines at geometric frequencies (Vaswani et al. 2017), from one period over
-    the unit interval to `fastest` periods."""
+    """t (B,) in [0, 1] -> (B, n): sines and cosines at geometric frequencies (Vaswani et al. 2017), from one period
+    over the unit interval to `fastest` periods."""
 
     def __init__(self, n: int, fastest: float = 1000.0):
         super().__init__()
@@ -30,25 +32,28 @@ class TimeEmbedding(nn.Module):
 
 
 class MLP(nn.Module):
-    """net(x, t, cond): x (B, D), t () or (B,), cond (B, C) or None -> (B, n_out), time and condition entering every layer."""
+    """net(x, t, cond): x (B, D), t () or (B,), cond the minibatch -> (B, n_out); time, and the conditions of `embed`,
+    enter every layer."""
 
     def __init__(
-        self, n_in: int, n_out: int, n_hidden: int = 128, n_layers: int = 3, n_cond: int = 0, n_time: int = 32
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        n_hidden: int = 128,
+        n_layers: int = 3,
+        embed: ConditionEmbedding | None = None,
+        n_time: int = 32,
     ):
         super().__init__()
-        self.time, self.n_cond = TimeEmbedding(n_time), n_cond
+        self.time, self.embed = TimeEmbedding(n_time), embed or ConditionEmbedding({})
         sizes = [n_in] + n_layers * [n_hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))
-        self.shifts = nn.ModuleList(nn.Linear(n_time + n_cond, n_hidden) for _ in range(n_layers))
+        self.shifts = nn.ModuleList(nn.Linear(n_time + self.embed.n, n_hidden) for _ in range(n_layers))
         self.out = nn.Linear(n_hidden, n_out)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        if (0 if cond is None else cond.shape[-1]) != self.n_cond:
-            raise ValueError(
-                f"this network was built for a condition of {self.n_cond} numbers a cell; pass exactly those"
-            )
-        context = self.time(t.expand(len(x)))
-        context = context if cond is None else torch.cat([context, cond], -1)
+    def forward(self, x: Tensor, t: Tensor, cond: Minibatch | None = None) -> Tensor:
+        context = self.embed(self.time(t.expand(len(x))), cond)  # (B, n_time + n)
         for layer, shift in zip(self.layers, self.shifts):
             x = nn.functional.silu(layer(x) + shift(context))  # (B, H)
         return self.out(x)

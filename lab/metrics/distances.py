@@ -1,5 +1,5 @@
-"""Distances between two samples: arrays (N, D) and (M, D) in, float out. All three are 0 in expectation only for equal laws
-(the Fréchet distance: for equal means and covariances)."""
+"""Distances between two samples: arrays (N, D) and (M, D) in, float out. All three are 0 in expectation only for equal
+laws (the Fréchet distance: for equal means and covariances)."""
 
 import numpy as np
 from scipy.linalg import sqrtm
@@ -16,7 +16,8 @@ def energy_distance(x, y) -> float:
 
 
 def mmd(x, y, bandwidth: float | None = None) -> float:
-    """Squared maximum mean discrepancy with kernel exp(-|x - y|^2 / (2 bandwidth^2)), unbiased (Gretton et al. 2012, eq. 3).
+    """Squared maximum mean discrepancy with kernel exp(-|x - y|^2 / (2 bandwidth^2)), unbiased (Gretton et al. 2012,
+    eq. 3).
 
     The default bandwidth is the median distance between the points of x and those of y.
     """
@@ -33,8 +34,8 @@ def mmd(x, y, bandwidth: float | None = None) -> float:
 
 
 def frechet_distance(x, y) -> float:
-    """|m - m'|^2 + tr(S + S' - 2 (S S')^{1/2}): squared Wasserstein-2 distance between the Gaussians with the samples' moments
-    (Dowson & Landau 1982). Biased upwards by O(1/N): compare at equal N, beside two halves of the real data."""
+    """|m - m'|^2 + tr(S + S' - 2 (S S')^{1/2}): squared Wasserstein-2 distance between the Gaussians with the samples'
+    moments (Dowson & Landau 1982). Biased upwards by O(1/N): compare at equal N, beside two halves of the real data."""
     x, y = _samples(x, y)
     s, s_ = np.atleast_2d(np.cov(x, rowvar=False)), np.atleast_2d(np.cov(y, rowvar=False))
     root = sqrtm(s)

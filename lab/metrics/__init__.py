@@ -1,0 +1,3 @@
+"""How far two samples are apart, and (with chapter 6) how good samples are."""
+
+from .distances import energy_distance, frechet_distance, mmd
