@@ -30,6 +30,8 @@ class Run:
     """A loop that can stop anywhere and go on: optimizer, step, and the place in the data."""
 
     def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Minibatch], n: int, lr: Rate):
+        if accelerator().mixed_precision == "fp16":
+            raise ValueError("float16 needs its losses scaled, which this loop does not do; launch with bf16 instead")
         self.model, self.n, self.lr, self.step = model.to(accelerator().device), n, lr, 0
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=self.rate(), fused=True)

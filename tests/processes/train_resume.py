@@ -1,4 +1,4 @@
-"""Processes of their own for test_train.py: a training run that kills itself, with SIGKILL, at a chosen moment."""
+"""Processes of their own for test_resume.py: a training run that kills itself, with SIGKILL, at a chosen moment."""
 
 import os
 import signal
@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lab import train
 from lab.data import loader
-from lab.train import fit
+from lab.train import checkpoint, fit
 
 STEPS, EVERY = 23, 4  # 40 cells by 8: five minibatches an epoch, so that saves fall everywhere in one
 
@@ -63,15 +62,15 @@ def run(kind, folder, out, moment=None):
         return model.loss(b)
 
     if moment == "mid-save: no file yet":
-        train.save_model = second(train.save_model)
+        checkpoint.save_model = second(checkpoint.save_model)
     elif moment == "mid-save: weights half written":
-        train.save_model = second(train.save_model, half=True)
+        checkpoint.save_model = second(checkpoint.save_model, half=True)
     elif moment == "mid-save: no state yet":
-        train.save_file = second(train.save_file)
+        checkpoint.save_file = second(checkpoint.save_file)
     elif moment == "mid-save: not yet renamed":
         Path.rename = second(Path.rename)
     elif moment == "mid-save: the old one not yet removed":
-        train.shutil.rmtree = second(train.shutil.rmtree)
+        checkpoint.shutil.rmtree = second(checkpoint.shutil.rmtree)
     table = fit(
         model,
         loss,

@@ -1,4 +1,5 @@
-"""Run by test_train.py under `torchrun --nproc_per_node 2`, and again in one process: the same training, told as JSON.
+"""Run by test_two_processes.py under `torchrun --nproc_per_node 2`, and again in one process: the same training, told
+as JSON.
 
 float64 and noise that travels in the minibatch make the two comparable to rounding.
 """
@@ -14,9 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from lab import train
 from lab.data import loader
-from lab.train import fit, steps
+from lab.train import checkpoint, fit, steps
 
 CELLS, SIZE, STEPS = 96, 16, 10
 
@@ -78,7 +78,7 @@ def joint(model):
 
 def unwrapped(model):
     """The mistake: DistributedDataParallel around the model, while the loss calls the model itself."""
-    accelerator = train._accelerator()
+    accelerator = checkpoint.accelerator()
     wrapped = DistributedDataParallel(model, find_unused_parameters=True) if accelerator.num_processes > 1 else model
     mine = prepare_data_loader(batches(), split_batches=True, rng_types=["generator"])
     optimizer = torch.optim.AdamW(wrapped.parameters(), lr=0.01)
@@ -99,7 +99,7 @@ def pair(model, critic):
 
 
 def main(folder):
-    accelerator = train._accelerator()
+    accelerator = checkpoint.accelerator()
     print("processes", accelerator.num_processes)
     out = {"num_processes": accelerator.num_processes}
     model = build(seed=accelerator.process_index)  # DistributedDataParallel starts every rank from rank 0's weights
