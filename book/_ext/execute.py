@@ -13,34 +13,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
-import yaml
+from contents import ROOT, notebook_pages, read
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
-from jupyter_cache.readers import get_reader
 from traitlets.config import Config
 
-ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 300  # seconds a cell may take
-
-
-def pages():
-    """Every page of the table of contents, in order, as a path relative to the root."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    entries = [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
-    return [Path(e + ".md") for e in entries]
-
-
-def notebook_pages():
-    """The pages that are notebooks: their front matter names a kernel."""
-    return [p for p in pages() if re.match(r"---\n.*?^kernelspec:.*?^---$", (ROOT / p).read_text(), re.M | re.S)]
-
-
-def read(page):
-    """The page as an unexecuted notebook, through the reader that the Sphinx build uses."""
-    return get_reader({"name": "myst_nb_md", "type": "plugin"})(str(ROOT / page))
 
 
 def lab_modules(source):

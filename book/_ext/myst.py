@@ -1,45 +1,23 @@
 """The subset of MyST that the book is written in, as blocks, for the reader notebooks and the chapter contract."""
 
+import functools
 import re
-import textwrap
 from dataclasses import dataclass, field
 
-import yaml
+from contents import config
+from docutils.parsers.rst.directives.misc import TestDirective  # one argument and any option
+from markdown_it.renderer import RendererHTML
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.directives import parse_directive_text
+from myst_parser.parsers.mdit import create_md_parser
 
-ADMONITIONS = {"admonition", "note", "tip", "important", "warning", "hint", "seealso", "caution", "margin", "sidebar"}
-THEOREMS = {
-    "theorem",
-    "lemma",
-    "proposition",
-    "corollary",
-    "definition",
-    "remark",
-    "example",
-    "algorithm",
-    "assumption",
-}
-DIRECTIVES = (
-    ADMONITIONS
-    | {f"prf:{t}" for t in THEOREMS}
-    | {
-        "prf:proof",
-        "dropdown",
-        "exercise-start",
-        "exercise-end",
-        "solution-start",
-        "solution-end",
-        "math",
-        "figure",
-        "image",
-        "table",
-        "code-block",
-    }
-)
+ADMONITIONS = set("admonition note tip important warning hint seealso caution margin sidebar".split())
+THEOREMS = set("theorem lemma proposition corollary definition remark example algorithm assumption".split())
+NESTING = ADMONITIONS | {f"prf:{t}" for t in THEOREMS} | {"prf:proof", "dropdown", "table"}
+GATES = {"exercise-start", "exercise-end", "solution-start", "solution-end"}
+DIRECTIVES = NESTING | GATES | {"math", "figure", "image", "code-block"}
 ROLES = {"eq", "cite:t", "cite:p", "numref", "ref", "doc", "term", "prf:ref", "math"}
 ROLE = re.compile(r"\{([\w:-]+)\}`([^`]+)`")
-
-OPENING = re.compile(r"^(?P<fence>`{3,}|:{3,}|~{3,})\s*(?:\{(?P<name>[\w:-]+)\})?(?P<title>.*)$")
-DISPLAY = re.compile(r"^\$\$(?P<body>.*?)\$\$(?:[ \t]*\((?P<label>[\w:.-]+)\))?[ \t]*$", re.M | re.S)
 
 
 @dataclass
@@ -60,60 +38,43 @@ class Block:
         return self.name == "dropdown" or "dropdown" in str(self.options.get("class", ""))
 
 
-def options_of(body):
-    """A directive's options, `:key: value` lines or a YAML block, and the body without them."""
-    block = re.match(r"\A---\n(.*?)\n---\n?", body, re.S)
-    if block:
-        return yaml.safe_load(block[1]) or {}, body[block.end() :].strip("\n")
-    found = re.match(r"\A\n*((?::[\w-]+:.*(?:\n|\Z))*)", body)
-    return dict(re.findall(r"^:([\w-]+):[ \t]*(.*?)[ \t]*$", found[1], re.M)), body[found.end() :].strip("\n")
+@functools.cache
+def parser():
+    """The site's Markdown parser, down to blocks."""
+    extensions = config()["parse"]["myst_enable_extensions"]
+    return create_md_parser(
+        MdParserConfig(enable_extensions=extensions, disable_syntax=["inline", "linkify"]), RendererHTML
+    )
 
 
 def blocks(text):
     """Split Markdown into blocks, in order. A directive's body is unread: call `blocks` on it for what is nested."""
-    lines, plain = text.split("\n"), []
-    i = 0
-    while i < len(lines):
-        opening = OPENING.match(lines[i])
-        if not opening:
-            plain.append(lines[i])
-            i += 1
+    lines, at = text.split("\n"), 0
+    for token in parser().parse(text):
+        if token.level or not token.type.startswith(("fence", "colon_fence", "math_block")):
             continue
-        fence = opening["fence"]
-        end = next(
-            (j for j in range(i + 1, len(lines)) if re.fullmatch(rf"{fence[0]}{{{len(fence)},}}\s*", lines[j])),
-            len(lines),
-        )
-        body = "\n".join(lines[i + 1 : end])
-        yield from equations("\n".join(plain))
-        plain = []
-        if opening["name"]:
-            options, body = options_of(textwrap.dedent(body))
-            yield Block(opening["name"], body, opening["title"].strip(), options)
+        start, end = token.map
+        yield from plain(lines[at:start])
+        at = end
+        if token.type.startswith("math_block"):
+            yield Block("equation", token.content.strip("\n"), options={"label": token.info} if token.info else {})
+        elif directive := re.match(r"\{([\w:-]+)\}(.*)", token.info.strip()):
+            inside = parse_directive_text(TestDirective, "", token.content)
+            yield Block(directive[1], "\n".join(inside.body).strip("\n"), directive[2].strip(), inside.options)
         else:
-            yield Block("code", "\n".join(lines[i : end + 1]))
-        i = end + 1
-    yield from equations("\n".join(plain))
+            yield Block("code", "\n".join(lines[start:end]))
+    yield from plain(lines[at:])
 
 
-def equations(text):
-    """Split text without fences at its display equations."""
-    at = 0
-    for match in DISPLAY.finditer(text):
-        yield from text_block(text[at : match.start()])
-        yield Block("equation", match["body"].strip("\n"), options={"label": match["label"]} if match["label"] else {})
-        at = match.end()
-    yield from text_block(text[at:])
-
-
-def text_block(text):
-    if text.strip():
-        yield Block("text", text.strip("\n"))
+def plain(lines):
+    """A block of text, unless all lines are blank."""
+    if text := "\n".join(lines).strip("\n"):
+        yield Block("text", text)
 
 
 def walk(text):
     """Every block of the text, the nested ones after the block that holds them."""
     for block in blocks(text):
         yield block
-        if block.name in ADMONITIONS | {"dropdown", "prf:proof", "table"} or block.name.startswith("prf:"):
+        if block.name in NESTING:
             yield from walk(block.body)

@@ -2,18 +2,15 @@
 
 import re
 import warnings
-from pathlib import Path
-
-import pytest
-import yaml
-
-ROOT = Path(__file__).resolve().parents[2]
 
 import execute
+import pytest
 import reader
+import yaml
+from contents import ROOT, chapter, notebook_pages, pages, read
 from myst import walk
 
-CHAPTERS = [p for p in execute.notebook_pages() if re.match(r"\d\d-", p.name)]
+CHAPTERS = [p for p in notebook_pages() if chapter(p) is not None]
 SECTIONS = {
     "how it fails": r"fail|goes wrong|break",
     "baselines and limits": r"baseline|limit|does not show",
@@ -26,7 +23,7 @@ each_chapter = pytest.mark.parametrize("page", CHAPTERS, ids=lambda p: p.stem)
 
 
 def cells(page, kind, without="remove-cell"):
-    return [c for c in execute.read(page).cells if c.cell_type == kind and without not in c.metadata.get("tags", [])]
+    return [c for c in read(page).cells if c.cell_type == kind and without not in c.metadata.get("tags", [])]
 
 
 def prose(page):
@@ -45,7 +42,7 @@ def figures(page):
 def solved(page):
     """(label, the solution's code cells) for every exercise: a solution is all between its start and its end."""
     label, code = None, []
-    for cell in execute.read(page).cells:
+    for cell in read(page).cells:
         if cell.cell_type == "code":
             code += [cell.source] if label else []
             continue
@@ -74,7 +71,7 @@ def test_the_first_screen_says_what_why_how_long_and_who_may_skip(page):
 
 @each_chapter
 def test_the_first_code_cell_is_the_set_up_cell(page):
-    first = next(c for c in execute.read(page).cells if c.cell_type == "code")
+    first = next(c for c in read(page).cells if c.cell_type == "code")
     assert first.source == reader.setup_cell()
     assert first.metadata["tags"] == ["remove-cell"]
 
@@ -162,7 +159,7 @@ def test_the_quiz_has_three_to_five_questions_with_explained_answers(page):
 @each_chapter
 def test_links_lead_to_pages_of_the_book(page):
     for target in re.findall(r"\]\(([^)#:\s]+\.md)", prose(page)):
-        assert (ROOT / page.parent / target).resolve().relative_to(ROOT) in execute.pages(), target
+        assert (ROOT / page.parent / target).resolve().relative_to(ROOT) in pages(), target
 
 
 @each_chapter
@@ -206,7 +203,7 @@ def test_the_front_matter_makes_a_page_a_notebook():
 
 def test_every_entry_of_the_bibliography_has_an_address_and_is_cited():
     entries = dict(re.findall(r"@\w+\{([^,]+),(.*?)\n\}", (ROOT / "references.bib").read_text(), re.S))
-    text = "".join((ROOT / p).read_text() for p in execute.pages())
+    text = "".join((ROOT / p).read_text() for p in pages())
     cited = {key.strip() for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text) for key in keys.split(",")}
     assert entries.keys() == cited
     assert all(re.search(r"^ *(doi|url) *= *\{.+\}", entry, re.M) for entry in entries.values())

@@ -6,16 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import execute
 import nbformat
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-import execute
 import reader
+from contents import ROOT, notebook_pages, read
 from myst import DIRECTIVES, blocks, walk
+from rendering import markdown
 
-PAGES = execute.notebook_pages()
+PAGES = notebook_pages()
 on_every_page = pytest.mark.parametrize("page", PAGES, ids=str)
 
 
@@ -65,7 +64,7 @@ def test_colab_shows_no_raw_myst(page):
 
 @on_every_page
 def test_the_page_keeps_to_the_directives_that_have_a_form_in_a_notebook(page):
-    for cell in execute.read(page).cells:
+    for cell in read(page).cells:
         if cell.cell_type == "markdown":
             for block in walk(cell.source):
                 assert block.name in DIRECTIVES | {"text", "code", "equation"}, (
@@ -84,7 +83,7 @@ def test_most_outputs_are_compared(page):
 
 def test_a_directive_outside_the_subset_is_refused():
     with pytest.raises(ValueError, match="list-table"):
-        reader.markdown(Path("book/index.md"), "```{list-table}\n- a\n```")
+        markdown(Path("book/index.md"), "```{list-table}\n- a\n```")
 
 
 def test_blocks_nest_and_keep_their_options():

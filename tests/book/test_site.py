@@ -15,16 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
+from contents import ROOT, config, notebook_pages, pages
 
-ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "_build/html"
-
-import execute
-import reader
-
-PAGES = [p.with_suffix(".html").as_posix() for p in execute.pages()]
+PAGES = [p.with_suffix(".html").as_posix() for p in pages()]
 GENERATED = ["genindex.html", "_modules/lab/path.html"]  # and what Sphinx adds: an index, the sources
-NOTEBOOKS = [p.with_suffix(".html").as_posix() for p in execute.notebook_pages()]
+NOTEBOOKS = [p.with_suffix(".html").as_posix() for p in notebook_pages()]
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -34,11 +30,11 @@ QUIET = [
     "--no-first-run",
 ]
 
-CHECKS = (ROOT / "tests/page_checks.js").read_text()
+CHECKS = Path(__file__).with_name("page_checks.js").read_text()
 
 
 def check(page, name):
-    """What one of tests/page_checks.js complains about."""
+    """What one of page_checks.js complains about."""
     return page.evaluate(f"{CHECKS}.{name}()")
 
 
@@ -166,7 +162,7 @@ def test_every_internal_link_leads_somewhere(path):
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_the_launch_buttons_open_a_notebook_that_exists(path):
     links = [a["href"] for a in parsed(SITE / path).find_all("a", href=True)]
-    repository = reader.config()["repository"]
+    repository = config()["repository"]
     where = repository["url"].removeprefix("https://github.com/")
     colab = [u.split(f"/{where}/blob/{repository['branch']}/")[1] for u in links if "colab.research.google.com" in u]
     binder = [
