@@ -9,6 +9,7 @@ foundations, each imports only those above it
     train         one loop, any scale; checkpoints that continue to the bit
     sample        samplers: generators that yield x after every step
     metrics       distances between samples
+    baselines     the rows that a model has to beat
     plot          one look for every figure
 
 models, none imports another

@@ -26,19 +26,14 @@ class ConditionEmbedding(nn.Module):
     ):
         super().__init__()
         numbers = numbers or {}
+        self.levels = dict(levels)
         self.n = n_embed * (len(levels) + len(numbers))
         self.tables = nn.ParameterDict({name: torch.randn(n, n_embed) for name, n in levels.items()})
         self.maps = nn.ModuleDict({name: nn.Linear(n, n_embed) for name, n in numbers.items()})
         self.nulls = nn.ParameterDict({name: torch.zeros(n_embed) for name in (levels if null else ())})
 
-    @property
-    def levels(self) -> dict[str, int]:
-        """The number of levels of each condition that has levels."""
-        return {name: len(table) for name, table in self.tables.items()}
-
     def forward(self, h: Tensor, cond: Minibatch | None) -> Tensor:
-        null = self.nulls if len(self.nulls) else {}
-        rows = [level(table, cond, name, null.get(name)) for name, table in self.tables.items()]
+        rows = [level(table, cond, name, self.nulls.get(name)) for name, table in self.tables.items()]
         rows += [number(linear, cond, name) for name, linear in self.maps.items()]
         return torch.cat([h, *(row.expand(*h.shape[:-1], -1) for row in rows)], -1) if rows else h
 
@@ -54,14 +49,11 @@ def level(table: Tensor, cond: Minibatch | None, name: str, null: Tensor | None 
         return y.to(table.dtype) @ table
     if y.dim() == 1 and y.dtype == torch.int64:
         with suppress(IndexError):  # no check that would make a GPU wait
-            if null is None:
-                return nn.functional.embedding(y, table)
-            rows = nn.functional.embedding(y.masked_fill(y == -1, 0), table)
-            return torch.where((y == -1)[:, None], null, rows)
-    none = "" if null is None else ", -1 for none"
+            rows = nn.functional.embedding(y if null is None else y.masked_fill(y == -1, 0), table)
+            return rows if null is None else torch.where((y == -1)[:, None], null, rows)
     raise ValueError(
-        f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}{none}, or weights (B, {len(table)}), and got "
-        f"{tuple(y.shape)} {y.dtype}; store labels as astype('category')"
+        f"{name!r} takes int64 codes (B,) from 0 to {len(table) - 1}{'' if null is None else ', -1 for none'}, or "
+        f"weights (B, {len(table)}), and got {tuple(y.shape)} {y.dtype}; store labels as astype('category')"
     )
 
 

@@ -17,11 +17,7 @@ class CountDecoder(nn.Module):
         super().__init__()
         self.net, self.counts = net, counts
         self.embed = embed or ConditionEmbedding({})
-
-    @property
-    def levels(self) -> dict[str, int]:
-        """The number of levels of each condition, of the scatter's too."""
-        return self.embed.levels | getattr(self.counts, "levels", {})
+        self.levels = self.embed.levels | getattr(counts, "levels", {})
 
     def forward(self, z: Tensor, cond: Minibatch) -> Distribution:
         if cond is None or "log_library" not in cond:

@@ -16,23 +16,16 @@ class VAE(nn.Module):
 
     `encoder(x, cond) -> (B, 2 Z)`, mean and log standard deviation;
     `decoder(z, cond) -> Distribution` over x (B, G); `cond` is the minibatch.
+    `n_genes` and `levels` (condition: number of levels) are what its networks say they
+    were built for.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, n_latent: int):
         super().__init__()
         self.encoder, self.decoder, self.n_latent = encoder, decoder, n_latent
+        self.n_genes = getattr(encoder, "n_genes", None)
+        self.levels = getattr(encoder, "levels", {}) | getattr(decoder, "levels", {})
         self.register_buffer("zero", torch.zeros(n_latent))
-
-    @property
-    def n_genes(self) -> int | None:
-        """The number of genes that the encoder was built for, where it says so."""
-        return getattr(self.encoder, "n_genes", None)
-
-    @property
-    def levels(self) -> dict[str, int]:
-        """The number of levels of each condition that the two networks are told."""
-        parts = self.encoder, self.decoder
-        return {name: n for part in parts for name, n in getattr(part, "levels", {}).items()}
 
     def prior(self, cond: Minibatch | None = None) -> Distribution:
         """p(z) = N(0, I) over (Z,)."""

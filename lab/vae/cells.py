@@ -25,12 +25,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.n_genes, self.transform = n_genes, transform
         self.embed = embed or ConditionEmbedding({})
+        self.levels = self.embed.levels
         self.net = mlp(n_genes + self.embed.n, n_hidden, 2 * n_latent)
-
-    @property
-    def levels(self) -> dict[str, int]:
-        """The number of levels of each condition."""
-        return self.embed.levels
 
     def forward(self, x: Tensor, cond: Minibatch | None = None) -> Tensor:
         return self.net(self.embed(self.transform(x), cond))
@@ -42,12 +38,8 @@ class GaussianDecoder(nn.Module):
     def __init__(self, net: nn.Module, embed: ConditionEmbedding | None = None):
         super().__init__()
         self.net, self.embed = net, embed or ConditionEmbedding({})
+        self.levels = self.embed.levels
         self.log_std = nn.Parameter(torch.zeros(()))
-
-    @property
-    def levels(self) -> dict[str, int]:
-        """The number of levels of each condition."""
-        return self.embed.levels
 
     def forward(self, z: Tensor, cond: Minibatch | None = None) -> Distribution:
         return gaussian(self.net(self.embed(z, cond)), self.log_std.exp())
@@ -60,11 +52,7 @@ class LearnedLibrary(nn.Module):
     def __init__(self, decoder: nn.Module, mean: float, std: float):
         super().__init__()
         self.decoder, self.mean, self.std = decoder, mean, std
-
-    @property
-    def levels(self) -> dict[str, int]:
-        """The number of levels of each condition."""
-        return self.decoder.levels
+        self.levels = getattr(decoder, "levels", {})
 
     def forward(self, z: Tensor, cond: Minibatch | None = None) -> Distribution:
         library = {"log_library": self.mean + self.std * z[..., -1:]}

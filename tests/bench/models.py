@@ -24,13 +24,13 @@ SIZE, K = 128, 50
 def plain(cells: ad.AnnData):
     """The VAE, as every chapter trains it."""
     model = vae.count_vae(cells.n_vars)
-    return endless(model, lambda b: vae.loss(model, b["x"], b), cells)
+    return endless(model, lambda b: vae.loss(model, b), cells)
 
 
 def iwae(cells: ad.AnnData, doubly: bool = False):
     """The bound of K samples."""
     model = vae.count_vae(cells.n_vars)
-    return endless(model, lambda b: vae.iwae_loss(model, b["x"], b, k=K, doubly=doubly), cells)
+    return endless(model, lambda b: vae.iwae_loss(model, b, k=K, doubly=doubly), cells)
 
 
 def factor(cells: ad.AnnData):
@@ -42,7 +42,7 @@ def factor(cells: ad.AnnData):
             z = model.posterior(b["x"], b).sample()
         return discriminator_loss(discriminator, z)
 
-    pay = endless(model, lambda b: factor_loss(model, discriminator, b["x"], b, gamma=5.0), cells)
+    pay = endless(model, lambda b: factor_loss(discriminator, *vae.terms(model, b["x"], b), gamma=5.0), cells)
     return zip(pay, endless(discriminator, telling, cells))
 
 

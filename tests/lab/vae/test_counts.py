@@ -12,19 +12,19 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch.distributions import Independent, NegativeBinomial
 
-from lab import data, train, vae
+from lab import data, nets, train, vae
 from lab.dist import ZeroInflated, negative_binomial
 from lab.errors import Refused
 from lab.nets import MaskedLinear
-from lab.vae.results import bootstrap_weights
+from lab.vae.differential import bootstrap_weights
 
 
 @pytest.fixture(scope="module")
 def trained():
     cells = data.pbmc()
     torch.manual_seed(0)
-    model = vae.count_vae(cells.n_vars, counts=vae.NB(cells.n_vars, theta=4.0))
-    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), data.loader(cells), n=150, lr=5e-3):
+    model = vae.count_vae(cells.n_vars, counts=nets.NB(cells.n_vars, theta=4.0))
+    for _ in train.steps(model, lambda b: vae.loss(model, b), data.loader(cells), n=150, lr=5e-3):
         pass
     return cells, model
 
@@ -35,7 +35,7 @@ def trained():
 @pytest.mark.parametrize("by", [None, ("batch", 3)])
 def test_the_decoder_is_torchs_negative_binomial_around_library_times_softmax(by):
     torch.manual_seed(0)
-    counts = vae.NB(20, by=by)
+    counts = nets.NB(20, by=by)
     torch.nn.init.normal_(counts.log_theta)
     model = vae.count_vae(20, 4, counts=counts)
     z, x = torch.randn(6, 4), torch.poisson(3 * torch.rand(6, 20)) + 1
@@ -44,13 +44,6 @@ def test_the_decoder_is_torchs_negative_binomial_around_library_times_softmax(by
     mean = x.sum(-1, keepdim=True) * model.decoder.net(z).softmax(-1)
     reference = Independent(NegativeBinomial(theta, logits=mean.log() - theta.log()), 1)
     torch.testing.assert_close(model.likelihood(z, b).log_prob(x), reference.log_prob(x), rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize("counts", [vae.NB(5, theta=3.0), vae.ZINB(5, 2, theta=3.0)])
-def test_theta_is_where_every_gene_starts_and_the_gate_starts_nearly_closed(counts):
-    torch.testing.assert_close(counts.log_theta.exp(), torch.full((5,), 3.0))
-    if isinstance(counts, vae.ZINB):
-        assert (counts.gate(torch.zeros(1, 2)).sigmoid() < 0.06).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -97,54 +90,17 @@ def test_dispersion_per_batch_finds_the_noisier_batch(seed):
     x = torch.tensor(random.poisson(random.gamma(theta, 40 * genes * share / theta)), dtype=torch.float32)
     b = {"x": x, "batch": batch, "log_library": x.sum(-1, keepdim=True).log()}
     torch.manual_seed(seed)
-    model = vae.count_vae(genes, 2, counts=vae.NB(genes, by=("batch", 2), theta=3.0))
-    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), [b], n=300, lr=1e-2):
+    model = vae.count_vae(genes, 2, counts=nets.NB(genes, by=("batch", 2), theta=3.0))
+    for _ in train.steps(model, lambda b: vae.loss(model, b), [b], n=300, lr=1e-2):
         pass
     found = model.decoder.counts.log_theta.exp().median(1).values
     assert found[0] > 3 * found[1] and 0.6 < found[1] < 1.6
 
 
-# A masked decoder ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("nonnegative", [False, True])
-def test_outside_its_mask_a_programme_moves_no_gene_even_after_training(nonnegative):
-    mask = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]])
-    torch.manual_seed(0)
-    layer = MaskedLinear(mask, nonnegative)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
-    for _ in range(20):
-        optimizer.zero_grad()
-        (layer(torch.randn(32, 2)) - 3).square().mean().backward()
-        optimizer.step()
-    jacobian = torch.autograd.functional.jacobian(layer, torch.randn(2))
-    torch.testing.assert_close(jacobian, layer.weight)
-    assert (jacobian[mask == 0] == 0).all() and (jacobian[mask == 1] != 0).all()
-    assert not nonnegative or (jacobian >= 0).all()
-
-
-def test_a_mask_says_where_a_weight_is_and_not_how_large():
-    torch.manual_seed(0)
-    signed = MaskedLinear(torch.tensor([[-2.0, 0.5], [0.0, 1.0]]), nonnegative=True)
-    assert (signed.weight > 0).tolist() == [[True, True], [False, True]] and signed.weight[1, 0] == 0
-    with pytest.raises(ValueError, match="without NaN"):
-        MaskedLinear(torch.tensor([[1.0, torch.nan]]))
-
-
-def test_a_full_mask_is_a_linear_layer_and_an_empty_one_is_refused():
-    torch.manual_seed(0)
-    layer, linear = MaskedLinear(torch.ones(5, 3)), torch.nn.Linear(3, 5)
-    linear.load_state_dict({"weight": layer.raw, "bias": layer.bias})
-    z = torch.randn(2, 4, 3)
-    torch.testing.assert_close(layer(z), linear(z))
-    with pytest.raises(ValueError, match="genes x programmes"):
-        MaskedLinear(torch.zeros(5, 3))
-
-
 @pytest.mark.real
 def test_chapter_3_takes_one_lane_from_another_and_keeps_kangs_cell_types(from_page):
-    """The chapter's own measure. The subset does not say whose a cell was: its two lanes, control and stimulated, stand in
-    for batches."""
+    """The chapter's own measure. The subset does not say whose a cell was: its two lanes, control and stimulated, stand
+    in for batches."""
     chapter = from_page(
         "book/latent/03-vae-for-counts.md", "trained", "probe", "centred_pca", "embedded", "batch_correction"
     )
@@ -157,17 +113,17 @@ def test_chapter_3_takes_one_lane_from_another_and_keeps_kangs_cell_types(from_p
 
 @pytest.mark.real
 def test_the_programme_that_interferon_moves_most_is_the_interferon_response():
-    """Kang's cells, never told which were stimulated, in a model whose coordinates are the Hallmark sets: the coordinate
-    that tells them apart best is the right one of 33, and tells almost all."""
+    """Kang's cells, never told which were stimulated, in a model whose coordinates are the Hallmark sets: the
+    coordinate that tells them apart best is the right one of 33, and tells almost all."""
     cells = data.prepare(data.kang(), 1000)
     mask = data.programmes(
         cells.var_names, Path(os.environ["LAB_DATA"]) / "gene_sets/human_hallmark_v2025.gmt", min_genes=10
     )
     n_genes, n_programmes = mask.shape
     torch.manual_seed(0)
-    decoder = vae.CountDecoder(MaskedLinear(mask.to_numpy(), nonnegative=True), vae.NB(n_genes, theta=4.0))
-    model = vae.VAE(vae.Encoder(n_genes, n_programmes, 128, vae.Log1pRelative()), decoder, n_programmes)
-    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), data.loader(cells), n=300, lr=4e-3):
+    decoder = nets.CountDecoder(MaskedLinear(mask.to_numpy(), nonnegative=True), nets.NB(n_genes, theta=4.0))
+    model = vae.VAE(vae.Encoder(n_genes, n_programmes, transform=nets.Log1pRelative()), decoder, n_programmes)
+    for _ in train.steps(model, lambda b: vae.loss(model, b), data.loader(cells), n=300, lr=4e-3):
         pass
     vae.annotate(model, cells, n=1)
     auc = pd.Series(
@@ -278,7 +234,7 @@ def test_a_bootstrapped_mean_varies_by_its_squared_standard_error(units):
 
 
 def cells_and_their_copier(x, group):
-    """Cells with counts x (B, 3), one letter of `group` each, and a VAE whose decoder reads the proportions off the cell."""
+    """Cells with counts x (B, 3), one letter of `group` each, and a VAE whose decoder reads proportions off the cell."""
 
     class Copy(torch.nn.Module):
         def forward(self, z, cond):
@@ -360,8 +316,8 @@ def test_bootstrap_over_donors_calls_far_fewer_genes_where_only_donors_differ(se
     study = data.bulk(480, 100, n_tissues=1, n_diseases=1, n_batches=12, batch_std=0.5, depth=2000, seed=seed)
     study.obs["arm"] = np.where(study.obs["batch"].cat.codes < 6, "treated", "control")
     torch.manual_seed(seed)
-    model = vae.count_vae(100, counts=vae.NB(100, theta=4.0))
-    for _ in train.steps(model, lambda b: vae.loss(model, b["x"], b), data.loader(study), n=200, lr=1e-2):
+    model = vae.count_vae(100, counts=nets.NB(100, theta=4.0))
+    for _ in train.steps(model, lambda b: vae.loss(model, b), data.loader(study), n=200, lr=1e-2):
         pass
     called = []
     for replicate in (None, "batch"):
@@ -407,7 +363,7 @@ def test_expression_without_a_draw_is_refused(trained):
 
 @pytest.mark.parametrize(
     "conditions, counts",
-    [({"batch": 3}, None), ({"batch": 3}, vae.NB(40, by=("batch", 3))), (None, vae.NB(40, by=("batch", 3)))],
+    [({"batch": 3}, None), ({"batch": 3}, nets.NB(40, by=("batch", 3))), (None, nets.NB(40, by=("batch", 3)))],
 )
 def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_training_codes_mend_the_first(
     conditions, counts
@@ -454,7 +410,7 @@ def test_count_likelihoods_are_those_of_scvi_tools(seed):
         ZeroInflated(negative_binomial(mean, theta), logits.double()),
         peer.ZeroInflatedNegativeBinomial(mu=mean, theta=theta, zi_logits=logits.double()),
     )
-    close(vae.Poisson()(mean, None, None), peer.Poisson(rate=mean))
+    close(nets.Poisson()(mean, None, None), peer.Poisson(rate=mean))
 
 
 @pytest.mark.peer

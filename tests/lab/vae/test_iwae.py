@@ -56,7 +56,7 @@ def gaps(k, n, **guess):
 def gradients(k, n, doubly, dtype=torch.float32):
     """d bound / d (mu, b), (n, 2): one row per copy."""
     model, x = Copies(n, dtype=dtype), torch.full((n, 1), X, dtype=dtype)
-    bound = -vae.iwae_loss(model, x, k=k, doubly=doubly)["loss"] * n
+    bound = -vae.iwae_loss(model, {"x": x}, k=k, doubly=doubly)["loss"] * n
     return torch.cat(torch.autograd.grad(bound, (model.mu, model.b)), 1)
 
 
@@ -68,7 +68,7 @@ def count_cells(n=6, genes=20, seed=0):
 def gradient_of(model, b, seed, **settings):
     model.zero_grad()
     torch.manual_seed(seed)
-    report = vae.iwae_loss(model, b["x"], b, **settings)
+    report = vae.iwae_loss(model, b, **settings)
     report["loss"].backward()
     return report, {name: p.grad.clone() for name, p in model.named_parameters()}
 
@@ -116,10 +116,10 @@ def test_the_mean_of_the_weights_is_the_evidence_whatever_the_guess():
 def test_ess_runs_from_one_to_k_and_its_share_tends_to_one_over_one_plus_chi_squared():
     x = torch.full((200, 1), X, dtype=torch.float64)
     torch.manual_seed(0)
-    ess = {k: vae.iwae_loss(Copies(200, 0.3), x, k=k)["ess"].item() for k in (1, 7, 2000)}
+    ess = {k: vae.iwae_loss(Copies(200, 0.3), {"x": x}, k=k)["ess"].item() for k in (1, 7, 2000)}
     assert ess[1] == pytest.approx(1) and 1 < ess[7] < 7
     assert ess[2000] / 2000 == pytest.approx(1 / (1 + chi2(1, 0.5, 1.3, 2 / 3)), rel=0.05)
-    exact = vae.iwae_loss(Copies(200, 0.0, 0.5), x, k=50)["ess"]
+    exact = vae.iwae_loss(Copies(200, 0.0, 0.5), {"x": x}, k=50)["ess"]
     assert exact.item() == pytest.approx(50)  # the guess is the posterior: all weights are equal
 
 
@@ -131,7 +131,7 @@ def test_ess_is_a_mean_over_cells():
             return normal(x / 2, torch.tensor([[0.5], [1e8]], dtype=torch.float64))
 
     torch.manual_seed(0)
-    ess = vae.iwae_loss(Two(2), torch.full((2, 1), X, dtype=torch.float64), k=10)["ess"].item()
+    ess = vae.iwae_loss(Two(2), {"x": torch.full((2, 1), X, dtype=torch.float64)}, k=10)["ess"].item()
     assert 5.5 <= ess < 6
 
 
@@ -139,7 +139,7 @@ def test_ess_is_a_mean_over_cells():
 def test_one_sample_is_the_elbo_with_the_same_noise(doubly):
     model, b = vae.count_vae(20), count_cells()
     torch.manual_seed(3)
-    loss = vae.iwae_loss(model, b["x"], b, k=1, doubly=doubly)["loss"]
+    loss = vae.iwae_loss(model, b, k=1, doubly=doubly)["loss"]
     torch.manual_seed(3)
     q = model.posterior(b["x"], b)
     z = q.rsample((1,))[0]
@@ -154,7 +154,7 @@ def test_one_sample_is_the_elbo_with_the_same_noise(doubly):
 def test_the_loss_is_minus_the_mean_bound_with_the_same_noise(k, doubly):
     model, b = vae.count_vae(20), count_cells()
     torch.manual_seed(3)
-    loss = vae.iwae_loss(model, b["x"], b, k=k, doubly=doubly)["loss"]
+    loss = vae.iwae_loss(model, b, k=k, doubly=doubly)["loss"]
     torch.manual_seed(3)
     torch.testing.assert_close(loss, -vae.iwae_bound(model, b["x"], b, k=k).mean())
 
@@ -209,7 +209,7 @@ def test_where_the_guess_is_the_posterior_the_doubly_reparameterised_gradient_is
     x = torch.full((5, 1), X, dtype=torch.float64)
     for doubly in (False, True):
         model = Copies(5, 0.0, 0.5)
-        vae.iwae_loss(model, x, k=8, doubly=doubly)["loss"].backward()
+        vae.iwae_loss(model, {"x": x}, k=8, doubly=doubly)["loss"].backward()
         assert (model.b.grad.abs().max() < 1e-12) == doubly
 
 
@@ -243,15 +243,15 @@ def test_bfloat16_autocast_keeps_densities_in_float32_and_backpropagates(doubly)
 def test_a_frozen_encoder_and_no_grad_take_doubly_too():
     model, b = vae.count_vae(20), count_cells()
     model.encoder.requires_grad_(False)
-    vae.iwae_loss(model, b["x"], b, k=3, doubly=True)["loss"].backward()
+    vae.iwae_loss(model, b, k=3, doubly=True)["loss"].backward()
     assert all(p.grad is not None for p in model.decoder.parameters())
     with torch.no_grad():
-        vae.iwae_loss(model, b["x"], b, k=3, doubly=True)
+        vae.iwae_loss(model, b, k=3, doubly=True)
 
 
 def test_no_samples_are_refused():
     model, b = vae.count_vae(20), count_cells()
-    for take in (vae.iwae_bound, vae.iwae_loss, vae.log_weights):
+    for take in (vae.iwae_bound, vae.log_weights, lambda model, x, b, k: vae.iwae_loss(model, b, k=k)):
         with pytest.raises(ValueError, match="at least one sample"):
             take(model, b["x"], b, k=0)
 

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from lab import vae
+from lab import nets, vae
 
 
 class LinearGaussian(nn.Module):
@@ -44,7 +44,7 @@ def test_elbo_and_loss_are_the_same_number():
     x = torch.poisson(torch.rand(6, 20, generator=torch.Generator().manual_seed(0)) * 4) + 1
     library = {"log_library": x.sum(-1, keepdim=True).log()}
     torch.manual_seed(1)
-    report = vae.loss(model, x, library)
+    report = vae.loss(model, library | {"x": x})
     torch.manual_seed(1)
     torch.testing.assert_close(report["loss"], -vae.elbo(model, x, library).mean())
     torch.testing.assert_close(report["loss"], report["kl"] - report["recon"])
@@ -117,7 +117,7 @@ def test_a_trained_linear_vae_finds_the_principal_subspace():
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(1500):
         optimizer.zero_grad()
-        vae.loss(model, x)["loss"].backward()
+        vae.loss(model, {"x": x})["loss"].backward()
         optimizer.step()
     u = PCA(2).fit(x).components_.T
     assert np.rad2deg(subspace_angles(model.decoder.net.weight.detach().numpy(), u)).max() < 2
@@ -147,14 +147,14 @@ def test_an_encoder_that_runs_away_costs_nats_and_not_the_training(log_std):
 
     torch.manual_seed(0)
     model = vae.VAE(Away(), vae.GaussianDecoder(nn.Linear(2, 6)), 2)
-    parts = vae.loss(model, torch.randn(8, 6))
+    parts = vae.loss(model, {"x": torch.randn(8, 6)})
     parts["loss"].backward()
     assert parts["kl"] > 30 and all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_a_share_that_rounds_to_zero_is_an_unlikely_count_and_not_nan():
     logits = torch.tensor([[0.0, 200.0, 0.0], [0.0, 200.0, 0.0]], requires_grad=True)
-    decoder = vae.CountDecoder(nn.Identity(), vae.NB(3))
+    decoder = nets.CountDecoder(nn.Identity(), nets.NB(3))
     cond, x = {"log_library": torch.full((2, 1), 5.0)}, torch.tensor([[0.0, 140, 0], [3.0, 140, 0]])
     nats = decoder(logits, cond).log_prob(x)
     nats.sum().backward()
@@ -164,7 +164,7 @@ def test_a_share_that_rounds_to_zero_is_an_unlikely_count_and_not_nan():
 def test_beta_weights_the_kl_alone():
     torch.manual_seed(0)
     model, x = vae.VAE(vae.Encoder(6, 2, 16), vae.GaussianDecoder(nn.Linear(2, 6)), 2), torch.randn(50, 6)
-    parts = vae.loss(model, x, beta=3.0)
+    parts = vae.loss(model, {"x": x}, beta=3.0)
     torch.testing.assert_close(parts["loss"], 3 * parts["kl"] - parts["recon"])
 
 
@@ -185,7 +185,7 @@ def test_weights_that_float32_cannot_see_get_exactly_no_gradient():
 
     torch.manual_seed(0)
     model, x = Watched(False), torch.full((2, 1), 30.0, requires_grad=True)
-    loss = vae.iwae_loss(model, x, k=500)["loss"]
+    loss = vae.iwae_loss(model, {"x": x}, k=500)["loss"]
     loss.backward()
     log_w = Normal(model.z.detach(), 1.0).log_prob(torch.tensor(30.0)).squeeze(-1)  # q is the prior: they cancel
     torch.testing.assert_close(-loss, (log_w.logsumexp(0) - math.log(500)).mean())

@@ -1,12 +1,11 @@
-"""Figures legible on white and on black, animations that fit on a page, networks that refuse what they were not built for."""
+"""Figures legible on white and on black, animations that fit on a page."""
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 
-from lab import data, nets, plot
+from lab import data, plot
 
 matplotlib.use("agg")
 
@@ -57,24 +56,3 @@ def test_source_shows_what_the_package_has():
 def test_scatter_refuses_points_that_are_not_in_the_plane():
     with pytest.raises(ValueError, match="N, 2"):
         plot.scatter(np.ones((3, 3)), ["a"] * 3)
-
-
-def test_the_time_embedding_tells_times_apart_and_needs_an_even_size():
-    e = nets.TimeEmbedding(32)(torch.linspace(0, 1, 200))
-    assert torch.pdist(e[:-1]).min() > 1e-3
-    with pytest.raises(ValueError, match="even"):
-        nets.TimeEmbedding(3)
-
-
-def test_the_network_uses_time_and_condition_and_refuses_the_wrong_one():
-    net = nets.MLP(3, 2, n_cond=4)
-    x, t, cond = torch.randn(5, 3), torch.rand(5), torch.randn(5, 4)
-    out = net(x, t, cond)
-    assert (
-        out.shape == (5, 2)
-        and not torch.equal(out, net(x, t + 0.1, cond))
-        and not torch.equal(out, net(x, t, cond + 1))
-    )
-    torch.testing.assert_close(net(x, torch.tensor(0.3), cond), net(x, torch.full((5,), 0.3), cond))
-    with pytest.raises(ValueError, match="4 numbers"):
-        net(x, t)
