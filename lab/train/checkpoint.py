@@ -114,7 +114,7 @@ def load(run, folder: Path) -> tuple[list[dict], dict | None, dict] | None:
     read = functools.partial(torch.load, weights_only=True, map_location="cpu")
     state = _intact(read, newest / "state.pt")
     for name, value in run.given().items():
-        if (before := state["given"].get(name)) != value:
+        if (before := state["given"].get(name, value)) != value:
             raise ValueError(
                 f"{newest} was written with {name} = {before}, not {value}; give the same, or another folder"
             )

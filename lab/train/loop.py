@@ -65,7 +65,7 @@ class Run:
     def given(self) -> dict:
         """What must be the same when the run is continued; under a schedule, the number of steps too."""
         at = sorted({0, self.n // 8, self.n // 4, self.n // 2, self.n - 1})
-        rates = {"n": self.n, "lr at a few steps": [self.lr(i) for i in at]} if callable(self.lr) else {"lr": self.lr}
+        rates = {"n": self.n, "lr": [self.lr(i) for i in at]} if callable(self.lr) else {"lr": self.lr}
         return rates | {"number of processes": accelerator().num_processes, "minibatches per epoch": len(self.place)}
 
 
