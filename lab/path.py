@@ -1,7 +1,7 @@
 """Gaussian probability paths: x_t = alpha(t) x0 + sigma(t) eps.
 
-Time runs from data (t = 0) to noise (t = 1). Every diffusion and flow model in the book is one `Path` plus one choice of
-what the network predicts.
+Time runs from data (t = 0) to noise (t = 1). Every diffusion and flow model in the book is one `Path` plus one choice
+of what the network predicts.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""One look for every figure: transparent, mid-grey lettering, so that the same picture is legible on white and on black."""
+"""One look for every figure: transparent, mid-grey lettering, so that one picture is legible on white and on black."""
 
 import base64
 import hashlib
@@ -116,7 +116,9 @@ button.addEventListener("click", () => {{
   if (timer) return stop();
   button.textContent = "Stop";
   if (+slider.value === {n - 1}) slider.value = 0;
-  timer = setInterval(() => {{ slider.value = +slider.value + 1; show(); if (+slider.value === {n - 1}) stop(); }}, 200);
+  timer = setInterval(() => {{
+    slider.value = +slider.value + 1; show(); if (+slider.value === {n - 1}) stop();
+  }}, 200);
 }});
 }})();</script></div>"""
 

@@ -40,7 +40,7 @@ class Run:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
 
     def advance(self, clip: float | None) -> Iterator[dict[str, float]]:
-        """The loop."""
+        """Take the steps that are left, one each time that the caller asks."""
         for b in islice(self.place.minibatches(), self.n - self.step):
             self.model.train()
             self.optimizer.zero_grad()
