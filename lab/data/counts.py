@@ -1,7 +1,10 @@
-"""Is this matrix counts? Read once, in chunks, so that likelihoods need not ask again."""
+"""What a set must hold: counts that are counts, read once, in chunks, so that likelihoods need not ask again; and the
+columns that were named.
+"""
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from lab.errors import Refused
@@ -59,6 +62,13 @@ def matrix_of(adata: ad.AnnData, layer: str):
             f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; rewrite it as CSR"
         )
     return matrix
+
+
+def column(adata: ad.AnnData, name: str) -> pd.Series:
+    """The obs column `name` (B,), or `Refused`, which names those that are there."""
+    if name not in adata.obs:
+        raise Refused(f"obs has no column {name!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
+    return adata.obs[name]
 
 
 def check_finite(matrix, n: int) -> None:

@@ -7,57 +7,52 @@ prints what it took.
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+import anndata as ad
 import pooch
 
 from lab.errors import Refused
 
-
-@dataclass(frozen=True)
-class Source:
-    """One public data set. `files` maps each published file's address, whose last part is its name, to its hash."""
-
-    name: str
-    files: dict[str, str]  # address: "sha256:…" or "md5:…"
-    cells: int
-    genes: int
-    licence: str
-    citation: str  # key in references.bib
-    page: str  # where a person reads about it
-    instead: str  # the embedded set to use when this one is out of reach
-    subset: str | None = None  # a development subset, by the name of its file
+from .card import Card
 
 
-def locate(source: Source) -> tuple[list[Path], bool]:
-    """Paths of the source's files, in the order of `files`, and whether they are the published ones (else the subset).
+def locate(card: Card) -> tuple[list[Path], bool]:
+    """Paths of the set's files, in the order of `files`, and whether they are the published ones (else the subset).
 
     Raises `Refused`: LAB_DATA does not exist; a file there has the wrong hash; nothing is here and the network does
     not answer.
     """
     if (folder := lab_data()) is not None:
-        here = {url: path for url in source.files if (path := _find(folder, _name(url)))}
+        here = {url: path for url in card.files if (path := _find(folder, _name(url)))}
         for url, path in here.items():
-            check_hash(path, source.files[url], url)
-            print(f"{source.name}: reading the published {path}")
-        if not here and source.subset and (path := _find(folder, source.subset)):
-            print(f"{source.name}: reading a development subset, {path.name}, not the published set")
+            check_hash(path, card.files[url], url)
+            print(f"{card.name}: reading the published {path}")
+        if not here and card.subset and (path := _find(folder, card.subset)):
+            print(f"{card.name}: reading a development subset, {path.name}, not the published set")
             return [path], False
-        return [here.get(url) or _download(source, url) for url in source.files], True
-    return [_download(source, url) for url in source.files], True
+        return [here.get(url) or _download(card, url) for url in card.files], True
+    return [_download(card, url) for url in card.files], True
 
 
-def status(source: Source) -> str:
-    """Where the set stands on this machine: "published files in LAB_DATA", "subset in LAB_DATA", "downloaded" or "not
-    here".
+def status(card: Card) -> str:
+    """Where the set stands on this machine: "embedded", "published files in LAB_DATA", "subset in LAB_DATA",
+    "downloaded" or "not here".
     """
-    folder, names = lab_data(), [_name(url) for url in source.files]
+    if not card.files:
+        return "embedded"
+    folder, names = lab_data(), [_name(url) for url in card.files]
     if folder and all(_find(folder, name) for name in names):
         return "published files in LAB_DATA"
-    if folder and source.subset and _find(folder, source.subset):
+    if folder and card.subset and _find(folder, card.subset):
         return "subset in LAB_DATA"
     return "downloaded" if all((cache() / name).is_file() for name in names) else "not here"
+
+
+def announced(name: str, cells: ad.AnnData) -> ad.AnnData:
+    """The cells, after a line that says how many they are."""
+    print(f"{name}: {cells.n_obs:,} cells x {cells.n_vars:,} genes")
+    return cells
 
 
 def lab_data() -> Path | None:
@@ -94,20 +89,20 @@ def _name(url: str) -> str:
     return url.rsplit("/", 1)[-1]
 
 
-def _download(source: Source, url: str) -> Path:
-    name, known = _name(url), source.files[url]
+def _download(card: Card, url: str) -> Path:
+    name, known = _name(url), card.files[url]
     pooch.get_logger().setLevel("WARNING")
-    print(f"{source.name}: {'reading' if (cache() / name).is_file() else 'downloading'} {url}")
+    print(f"{card.name}: {'reading' if (cache() / name).is_file() else 'downloading'} {url}")
     try:
         return Path(pooch.retrieve(url, known, fname=name, path=cache(), progressbar=True))
     except ValueError as error:
         raise Refused(
             f"{url} no longer gives the published file (its {known.split(':')[0]} differs); "
-            f"see {source.page}, or use {source.instead} instead"
+            f"see {card.source}, or use {card.instead} instead"
         ) from error
     except OSError as error:  # what requests raises, too
         raise Refused(
-            f"{source.name}() needs {name}, which is not on this machine and could not be "
+            f"{card.name}() needs {name}, which is not on this machine and could not be "
             f"downloaded from {url}; put it into a folder and set LAB_DATA to that folder, or "
-            f"use {source.instead}, which needs no download"
+            f"use {card.instead}, which needs no download"
         ) from error

@@ -9,6 +9,8 @@ from scipy import sparse
 
 from lab.errors import Refused
 
+from .counts import column
+
 
 def split(
     adata: ad.AnnData,
@@ -28,9 +30,8 @@ def split(
     same in each.
     """
     random = np.random.default_rng(seed)
-    for column in filter(None, (by, stratify)):
-        if column not in adata.obs:
-            raise Refused(f"obs has no column {column!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
+    for name in filter(None, (by, stratify)):
+        column(adata, name)
     if by is not None and stratify is not None:
         raise Refused(
             "choose `by` (whole groups) or `stratify` (equal shares of each category): a group cannot be divided"
@@ -79,7 +80,7 @@ def assert_no_leakage(train: ad.AnnData, *held_out: ad.AnnData, by: str | None =
                 raise Refused(
                     f"{where} share {len(shared)} cells (first: {sorted(shared)[0]!r}); split again by disjoint rows"
                 )
-            if by is not None and (shared := set(one.obs[by]) & set(other.obs[by])):
+            if by is not None and (shared := set(column(one, by)) & set(column(other, by))):
                 raise Refused(
                     f"{where} share {len(shared)} values of {by!r} (first: "
                     f"{sorted(shared, key=str)[0]!r}); split(..., by={by!r}) keeps groups whole"
@@ -95,7 +96,7 @@ def assert_known_categories(train: ad.AnnData, held_out: ad.AnnData, by: str) ->
     """Raise `Refused` where `held_out` has a value of obs column `by` that no training cell has: a model has no code
     for it.
     """
-    if unseen := sorted(set(held_out.obs[by]) - set(train.obs[by]), key=str):
+    if unseen := sorted(set(column(held_out, by)) - set(column(train, by)), key=str):
         raise Refused(
             f"{by} {unseen[0]!r} occurs only among held-out cells, so no model can have learned it; "
             f"split(..., stratify={by!r})"
@@ -116,9 +117,9 @@ def _by_group(groups: np.ndarray, share: np.ndarray, random: np.random.Generator
 
 def _part(adata: ad.AnnData, rows: np.ndarray) -> ad.AnnData:
     part = adata[rows].copy()
-    for name, column in adata.obs.items():
-        if hasattr(column, "cat"):  # anndata drops categories without cells; codes would then differ between parts
-            part.obs[name] = part.obs[name].cat.set_categories(column.cat.categories)
+    for name, values in adata.obs.items():
+        if hasattr(values, "cat"):  # anndata drops categories without cells; codes would then differ between parts
+            part.obs[name] = part.obs[name].cat.set_categories(values.cat.categories)
     return part
 
 

@@ -1,21 +1,10 @@
-"""Embedded sets: what they contain, and that the recovered counts are the counts."""
-
-import socket
-from pathlib import Path
+"""The 700 embedded cells: the recovered counts are the counts."""
 
 import numpy as np
 import pytest
 import scanpy as sc
 
 from lab import data
-from lab.errors import Refused
-
-REFERENCES = Path(__file__).parents[3] / "references.bib"
-
-
-@pytest.fixture(scope="module")
-def cells():
-    return data.pbmc()
 
 
 def test_pbmc_counts_are_recovered_exactly(cells):
@@ -49,50 +38,7 @@ def test_pbmc_keeps_labels_gene_names_and_quality_columns(cells):
     assert ((cells.obs["cell_type"] == "CD14 monocyte").to_numpy() == is_monocyte).all()
 
 
-def test_embedded_sets_need_no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a socket was opened")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    assert data.pbmc().n_obs == 700 and data.digits().n_obs == 1797 and data.bulk(20, 10).n_obs == 20
-
-
 def test_two_calls_give_two_sets(cells):
     other = data.pbmc()
     other.layers["counts"].data[:] = 0
     assert cells.layers["counts"].sum() > 0 and data.pbmc().layers["counts"].sum() == cells.layers["counts"].sum()
-
-
-def test_digits_are_ink_not_counts():
-    digits = data.digits()
-    assert (
-        digits.shape == (1797, 64)
-        and digits.X.max() == 16
-        and "counts" not in digits.layers
-        and "ink" in digits.uns["unit"]
-    )
-    assert digits.obs["digit"].nunique() == 10
-    with pytest.raises(Refused, match="no layer 'counts'"):
-        data.loader(digits)
-    x = next(iter(data.loader(digits, "digit", layer=None)))
-    assert set(x) == {"x", "digit"} and x["x"].shape == (128, 64)
-
-
-def test_every_listed_set_says_its_licence_and_its_citation_is_in_the_bibliography():
-    table = data.sets()
-    assert (table["licence"] != "").all() and (table["source"] != "").all() and len(table) == 9
-    bibliography = REFERENCES.read_text()
-    for key in filter(None, table["citation"]):
-        assert f"{{{key}," in bibliography, key
-    assert (table.loc[table["kind"] == "public", "status"] != "embedded").all()
-
-
-def test_the_table_of_sets_states_true_sizes():
-    table = data.sets()
-    for call, adata in (
-        ("pbmc()", data.pbmc()),
-        ("digits()", data.digits()),
-        ("bulk()", data.bulk()),
-        ("sprites()", data.sprites()),
-    ):
-        assert (adata.n_obs, adata.n_vars) == (table.loc[call, "cells"], table.loc[call, "genes"])

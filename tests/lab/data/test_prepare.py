@@ -1,4 +1,4 @@
-"""Preparation, thinning and splits: against scanpy, against theorems, and against leaks."""
+"""Preparation against scanpy, thinning against theorems."""
 
 import anndata as ad
 import numpy as np
@@ -10,26 +10,7 @@ from lab import data
 from lab.errors import Refused
 
 
-@pytest.fixture(scope="module")
-def cells():
-    return data.pbmc()
-
-
-def raw(n=300, g=400, seed=0):
-    """Raw counts with mitochondrial genes, poor cells, dying cells and rare genes."""
-    random = np.random.default_rng(seed)
-    counts = random.negative_binomial(2, 2 / (2 + random.gamma(0.5, 2.0, g)), (n, g))
-    counts[:, :5] = random.poisson(2.0, (n, 5))
-    counts[:10, 50:] = 0  # poor: at most 50 genes
-    counts[10:15, :5] += 4000  # dying: mostly mitochondrial
-    counts[:, -7:] = 0  # never seen
-    adata = ad.AnnData(layers={"counts": sparse.csr_matrix(counts, dtype=np.int32)})
-    adata.var_names = [f"MT-{i}" for i in range(5)] + [f"G{i}" for i in range(g - 5)]
-    adata.obs["donor"] = [f"d{i % 6}" for i in range(n)]
-    return adata
-
-
-def test_prepare_equals_the_scanpy_steps_one_by_one():
+def test_prepare_equals_the_scanpy_steps_one_by_one(raw):
     ours = data.prepare(raw(), 100, min_genes=100)
     theirs = raw()
     theirs.X = theirs.layers["counts"].astype(np.float32)
@@ -47,7 +28,7 @@ def test_prepare_equals_the_scanpy_steps_one_by_one():
     np.testing.assert_array_equal(ours.layers["counts"].toarray(), theirs.layers["counts"].toarray())
 
 
-def test_prepare_drops_poor_and_dying_cells_and_says_how_many():
+def test_prepare_drops_poor_and_dying_cells_and_says_how_many(raw):
     adata = raw()
     ours = data.prepare(adata, 100, min_genes=100)
     assert not set(adata.obs_names[:15]) & set(ours.obs_names) and ours.n_obs == 285
@@ -70,7 +51,7 @@ def test_prepare_keeps_totals_that_know_genes_the_matrix_lost(cells):
     assert ours.shape == (700, 300) and "cell_type" in ours.obs
 
 
-def test_held_out_cells_are_brought_to_the_training_genes():
+def test_held_out_cells_are_brought_to_the_training_genes(raw):
     train, test = data.split(raw(), seed=1)
     train = data.prepare(train, 100, min_genes=100)
     test = data.prepare(test, genes=train.var_names, min_genes=100)
@@ -79,7 +60,7 @@ def test_held_out_cells_are_brought_to_the_training_genes():
         data.prepare(raw(), genes=["G1", "XYZ"])
 
 
-def test_prepare_refuses_what_is_not_counts_and_thresholds_that_leave_nothing(cells):
+def test_prepare_refuses_what_is_not_counts_and_thresholds_that_leave_nothing(cells, raw):
     with pytest.raises(Refused, match="looks log-normalised"):
         data.prepare(cells, layer="X")
     with pytest.raises(Refused, match="no cell passes min_genes=10000"):
@@ -88,7 +69,7 @@ def test_prepare_refuses_what_is_not_counts_and_thresholds_that_leave_nothing(ce
         data.prepare(raw(), min_genes=100, min_cells=1000)
 
 
-def test_prepare_accepts_counts_in_x():
+def test_prepare_accepts_counts_in_x(raw):
     adata = raw()
     adata.X = adata.layers["counts"].astype(np.float32)
     del adata.layers["counts"]
@@ -156,79 +137,3 @@ def test_thinning_scales_the_full_total_and_renormalises(cells):
 def test_thinning_by_a_fraction_that_is_no_probability_is_refused(cells, fraction):
     with pytest.raises(Refused, match="probability of keeping a UMI"):
         data.thin(cells, fraction)
-
-
-def test_a_split_is_a_partition_and_reproducible(cells):
-    parts = data.split(cells, (0.7, 0.2, 0.1), seed=3)
-    assert [part.n_obs for part in parts] == [490, 140, 70]
-    assert sorted(sum((list(part.obs_names) for part in parts), [])) == sorted(cells.obs_names)
-    assert [list(p.obs_names) for p in data.split(cells, (0.7, 0.2, 0.1), seed=3)] == [list(p.obs_names) for p in parts]
-    assert list(data.split(cells, seed=4)[1].obs_names) != list(data.split(cells, seed=3)[1].obs_names)
-    data.assert_no_leakage(*parts)
-
-
-def test_a_stratified_split_divides_every_cell_type_in_the_same_proportion(cells):
-    _, test = data.split(cells, (0.8, 0.2), stratify="cell_type")
-    share = test.obs["cell_type"].value_counts() / cells.obs["cell_type"].value_counts()
-    size = cells.obs["cell_type"].value_counts()
-    assert (abs(share - 0.2) * size <= 0.5 + 1e-9).all()
-
-
-def test_a_split_by_group_keeps_groups_whole_and_near_the_fractions():
-    adata = raw(n=600)
-    adata.obs["donor"] = np.repeat([f"d{i}" for i in range(20)], 30)
-    train, test = data.split(adata, (0.75, 0.25), by="donor", seed=2)
-    assert not set(train.obs["donor"]) & set(test.obs["donor"]) and test.n_obs == 150
-    data.assert_no_leakage(train, test, by="donor")
-    train, test = data.split(adata, by="donor", test=["d3", "d7"])
-    assert set(test.obs["donor"]) == {"d3", "d7"} and train.n_obs == 540
-
-
-def test_every_part_keeps_all_categories_so_that_codes_agree(cells):
-    train, test = data.split(cells, by="cell_type", test=["NK"])
-    assert (
-        list(train.obs["cell_type"].cat.categories)
-        == list(test.obs["cell_type"].cat.categories)
-        == list(cells.obs["cell_type"].cat.categories)
-    )
-    code = data.loader(test, "cell_type").dataset.columns["cell_type"].unique().tolist()
-    assert code == [list(cells.obs["cell_type"].cat.categories).index("NK")]
-
-
-def test_the_guard_catches_shared_cells_copies_and_groups(cells):
-    train, test = data.split(cells)
-    with pytest.raises(Refused, match="share 1 cells"):
-        data.assert_no_leakage(train, ad.concat([test, train[:1]]))
-    renamed = train[:2].copy()
-    renamed.obs_names = ["copy 1", "copy 2"]
-    with pytest.raises(Refused, match="2 identical cells under different names"):
-        data.assert_no_leakage(train, renamed)
-    with pytest.raises(Refused, match="share 10 values of 'cell_type'"):
-        data.assert_no_leakage(train, test, by="cell_type")
-    with pytest.raises(Refused, match="parts 1 and 2"):
-        data.assert_no_leakage(train, test, test)
-
-
-def test_the_guard_catches_a_category_that_training_never_saw(cells):
-    train, test = data.split(cells, by="cell_type", test=["NK"])
-    with pytest.raises(Refused, match="'NK' occurs only among held-out"):
-        data.assert_known_categories(train, test, "cell_type")
-    data.assert_known_categories(*data.split(cells, stratify="cell_type"), "cell_type")
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(fractions=(0.5, 0.6)), "sum to 1"),
-        (dict(fractions=(1.0, 0.0)), "positive"),
-        (dict(by="donor"), "no column 'donor'"),
-        (dict(by="phase", stratify="phase"), "cannot be divided"),
-        (dict(test=["NK"]), "name the column with by="),
-        (dict(by="cell_type", test=["T"]), "no cell has cell_type 'T'"),
-        (dict(by="phase", fractions=(0.25,) * 4), "3 groups cannot fill 4 parts"),
-        (dict(fractions=(0.9999, 0.0001)), "part 1 .* has no cells"),
-    ],
-)
-def test_impossible_splits_are_refused_in_one_sentence(cells, options, message):
-    with pytest.raises(Refused, match=message):
-        data.split(cells, **options)

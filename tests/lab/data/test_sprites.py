@@ -56,11 +56,6 @@ def test_sprites_are_anndata_without_counts_and_reproducible(sprites):
     assert b["x"].shape == (64, 256) and b["across"].shape == (64,) and "log_library" not in b
 
 
-def test_the_table_of_sets_states_the_true_size():
-    row, adata = data.sets().loc["sprites()"], data.sprites()
-    assert (row["cells"], row["genes"]) == adata.shape and row["status"] == "embedded"
-
-
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"size": 2}, {"width": 0.7}, {"height": -0.1}])
 def test_impossible_sprites_are_refused(wrong):
     with pytest.raises(Refused, match="sprites need"):

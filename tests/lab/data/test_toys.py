@@ -1,5 +1,7 @@
 """Toys: densities that integrate to one, scores that are their gradients, samples that come from them."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,11 @@ def test_a_sample_is_anndata_without_counts_and_reproducible():
     assert next(iter(data.loader(moons, layer=None)))["x"].shape == (100, 2)
     with pytest.raises(Refused, match="no layer 'counts'"):
         data.loader(moons)
+
+
+def test_the_card_counts_the_toys_and_their_dimensions():
+    ours = lambda f: inspect.isfunction(f) and f.__module__ == toys.__name__ and not f.__name__.startswith("_")
+    makers = [maker for _, maker in inspect.getmembers(toys, ours)]
+    number = ("one", "two", "three", "four", "five", "six", "seven", "eight")[len(makers) - 2]
+    assert toys.CARD.call == f"toys.moons() and {number} more" and data.toys.moons in makers
+    assert {maker().sample(3).n_vars for maker in makers} == {toys.CARD.genes}

@@ -7,6 +7,8 @@ import pandas as pd
 
 from lab.errors import Refused
 
+from ..card import Card, default
+
 SHAPES = ["disc", "square"]
 RADIUS = (0.1, 0.2)
 
@@ -35,6 +37,16 @@ def sprites(n: int = 2000, *, size: int = 16, width: float = 0.6, height: float 
         {"across": across, "down": down, "radius": radius, "shape": shape}, index=[f"sprite {i + 1}" for i in range(n)]
     )
     return ad.AnnData(pixels, obs=obs, uns={"unit": "fraction of the pixel covered"})
+
+
+CARD = Card(
+    call="sprites()",
+    kind="simulated",
+    cells=default(sprites, "n"),
+    genes=default(sprites, "size") ** 2,
+    licence="none needed",
+    source=__name__,
+)
 
 
 def _draw(across: float, down: float, radius: float, square: bool, size: int, fine: int = 4) -> np.ndarray:

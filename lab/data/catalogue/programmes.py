@@ -7,8 +7,10 @@ import pandas as pd
 
 from lab.errors import Refused
 
-# Nine of the lists of ten markers, one list per cell type, of the Azimuth human PBMC reference, annotation level 2
-# (https://azimuth.hubmapconsortium.org/references/human_pbmc), built on Hao et al. 2021, doi:10.1016/j.cell.2021.04.048.
+from ..card import Card
+
+# Nine of the lists of ten markers, one list per cell type, of the Azimuth human PBMC reference, annotation level 2,
+# built on Hao et al. 2021, doi:10.1016/j.cell.2021.04.048.
 MARKERS = {
     "CD14 Mono": "S100A9 CTSS S100A8 LYZ VCAN S100A12 IL1B CD14 G0S2 FCN1",
     "CD16 Mono": "CDKN1C FCGR3A PTPRC LST1 IER5 MS4A7 RHOC IFITM3 AIF1 HES4",
@@ -20,6 +22,15 @@ MARKERS = {
     "HSPC": "SPINK2 PRSS57 CYTL1 EGFL7 GATA2 CD34 SMIM24 AVP MYB LAPTM4B",
     "Platelet": "PPBP PF4 NRGN GNG11 CAVIN2 TUBB1 CLU HIST1H2AC RGS18 GP9",
 }
+CARD = Card(
+    call="programmes()",
+    kind="table",
+    cells=None,
+    genes=len(set(" ".join(MARKERS.values()).split())),
+    licence="none needed",
+    citation="hao2021",
+    source="https://azimuth.hubmapconsortium.org/references/human_pbmc/",
+)
 
 
 def programmes(

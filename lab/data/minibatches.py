@@ -10,8 +10,9 @@ from scipy import sparse
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lab.errors import Refused
+from lab.nets import Minibatch
 
-from .counts import check_counts, check_finite, matrix_of
+from .counts import check_counts, check_finite, column, matrix_of
 
 DENSE_BYTES = 1e9  # a matrix in memory below this is made dense once: a batch is then one index_select
 
@@ -51,7 +52,7 @@ def loader(
 
 def minibatch(
     adata: ad.AnnData, *obs: str, layer: str | None = "counts", categories: dict[str, list] | None = None
-) -> dict[str, torch.Tensor]:
+) -> Minibatch:
     """All cells of `adata`, in their order, as the one minibatch that `loader` would make of them."""
     cells = Cells(adata, obs, layer, categories or {})
     return cells.__getitems__(list(range(len(cells))))
@@ -87,11 +88,11 @@ class Cells(Dataset):
     def __len__(self) -> int:
         return self.n
 
-    def __getitems__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, rows: list[int]) -> Minibatch:
         index = torch.tensor(rows)
         return {"x": self._x(index)} | {name: column[index] for name, column in self.columns.items()}
 
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, row: int) -> Minibatch:
         return {name: value[0] for name, value in self.__getitems__([row]).items()}
 
     def _x(self, index: torch.Tensor) -> torch.Tensor:
@@ -135,20 +136,18 @@ def _dense(rows) -> np.ndarray:
 
 def _encode(adata: ad.AnnData, name: str, known: list | None):
     """One obs column as a tensor (B,), and what its codes mean (None for numbers)."""
-    if name not in adata.obs:
-        raise Refused(f"obs has no column {name!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
-    column = adata.obs[name]
-    if column.isna().any():
+    values = column(adata, name)
+    if values.isna().any():
         raise Refused(
-            f"obs[{name!r}] is missing for {column.isna().sum()} of {len(column)} cells; label or remove them"
+            f"obs[{name!r}] is missing for {values.isna().sum()} of {len(values)} cells; label or remove them"
         )
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and known is None:
-        return torch.from_numpy(column.to_numpy(np.float32)), None
-    if known is not None and (unseen := sorted(set(column.unique()) - set(known), key=str)):
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and known is None:
+        return torch.from_numpy(values.to_numpy(np.float32)), None
+    if known is not None and (unseen := sorted(set(values.unique()) - set(known), key=str)):
         raise Refused(
             f"obs[{name!r}] holds {unseen[0]!r}, a category that was not there in training; remove those "
             "cells or retrain"
         )
-    levels = known if known is not None else column.astype("category").cat.categories
-    coded = pd.Categorical(column, levels)
+    levels = known if known is not None else values.astype("category").cat.categories
+    coded = pd.Categorical(values, levels)
     return torch.from_numpy(coded.codes.astype(np.int64)), list(coded.categories)

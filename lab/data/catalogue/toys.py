@@ -14,7 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..card import Card
+
 LOG_2PI = log(2 * pi)
+CARD = Card(
+    call="toys.moons() and four more", kind="simulated", cells=None, genes=2, licence="none needed", source=__name__
+)
 
 
 @dataclass(frozen=True)

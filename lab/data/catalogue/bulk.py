@@ -8,7 +8,8 @@ import pandas as pd
 
 from lab.errors import Refused
 
-from .qc import log_normalise
+from ..card import Card, default
+from ..prepare import log_normalise
 
 
 def bulk(
@@ -92,6 +93,16 @@ def bulk(
     truth.obs["n_counts"] = counts.sum(axis=1).astype(float)
     truth.X = log_normalise(counts, truth.obs["n_counts"]).toarray()
     return truth
+
+
+CARD = Card(
+    call="bulk()",
+    kind="simulated",
+    cells=default(bulk, "n_samples"),
+    genes=default(bulk, "n_genes"),
+    licence="none needed",
+    source=__name__,
+)
 
 
 def counterfactual_mean(

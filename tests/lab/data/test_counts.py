@@ -1,0 +1,51 @@
+"""What is no counts, and a column that is not there, is refused in one sentence: cause and remedy."""
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy import sparse
+
+from lab import data
+from lab.errors import Refused
+
+
+def put(value, where=(3, 2)):
+    return lambda adata: adata.layers["counts"].__setitem__(where, value)
+
+
+BAD = {
+    "NaN": (put(np.nan), "NaN or infinite"),
+    "infinite": (put(np.inf), "NaN or infinite"),
+    "negative": (put(-1.0), "negative"),
+    "fraction": (lambda adata: adata.layers["counts"].__imul__(100.5), "fractions.*normalised"),
+    "log-normalised": (lambda adata: np.log1p(adata.layers["counts"], out=adata.layers["counts"]), "log-normalised"),
+    "an empty cell": (put(0, 4), "1 of 20 cells have no count"),
+    "duplicate genes": (lambda adata: setattr(adata, "var_names", list("ABBCDE")), "'B' occurs more than once"),
+    "missing layer": (lambda adata: adata.layers.pop("counts"), "no layer 'counts'"),
+    "no genes": (lambda adata: adata[:, []].copy(), "no genes"),
+    "no cells": (lambda adata: adata[[]].copy(), "no cells"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_counts_are_refused_in_one_sentence(small, name):
+    change, message = BAD[name]
+    changed = change(small)
+    adata = changed if isinstance(changed, ad.AnnData) else small
+    with pytest.raises(Refused, match=message) as caught:
+        data.check_counts(adata)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+    with pytest.raises(Refused, match=message):
+        data.loader(adata)
+    if name not in ("duplicate genes", "no cells", "no genes", "missing layer"):
+        adata.layers["counts"] = sparse.csr_matrix(adata.layers["counts"])
+        with pytest.raises(Refused, match=message):
+            data.loader(adata)
+
+
+def test_a_column_is_returned_or_refused_with_the_names_of_those_that_are_there(small):
+    assert data.column(small, "cell_type").tolist() == ["a", "b"] * 10
+    with pytest.raises(Refused, match="^obs has no column 'donor'; it has: cell_type$"):
+        data.column(small, "donor")
+    with pytest.raises(Refused, match="it has: none$"):
+        data.column(ad.AnnData(np.ones((2, 2))), "donor")
