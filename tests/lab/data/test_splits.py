@@ -66,6 +66,14 @@ def test_the_guard_catches_a_category_that_training_never_saw(cells):
     data.assert_known_categories(*data.split(cells, stratify="cell_type"), "cell_type")
 
 
+def test_the_guards_refuse_a_column_that_is_not_there(cells):
+    parts = data.split(cells)
+    with pytest.raises(Refused, match="no column 'donor'; it has: cell_type"):
+        data.assert_no_leakage(*parts, by="donor")
+    with pytest.raises(Refused, match="no column 'donor'; it has: cell_type"):
+        data.assert_known_categories(*parts, "donor")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
