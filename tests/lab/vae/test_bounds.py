@@ -193,3 +193,26 @@ def test_weights_that_float32_cannot_see_get_exactly_no_gradient():
     assert (
         small.any() and (model.z.grad.squeeze(-1)[small] == 0).all() and (model.z.grad.squeeze(-1)[~small] != 0).any()
     )
+
+
+def test_the_terms_of_the_elbo_are_those_of_its_loss_and_their_z_is_the_one_decoded():
+    torch.manual_seed(0)
+    model, b = vae.count_vae(20, 3), {"x": torch.poisson(3 * torch.rand(6, 20)) + 1}
+    b["log_library"] = b["x"].sum(1, keepdim=True).log()
+    torch.manual_seed(1)
+    recon, kl, z = vae.terms(model, b["x"], b)
+    torch.manual_seed(1)
+    report = vae.loss(model, b, beta=3.0)
+    assert recon.shape == kl.shape == (6,) and z.shape == (6, 3)
+    torch.testing.assert_close(report["loss"], (3 * kl - recon).mean())
+    torch.testing.assert_close(recon, model.likelihood(z, b).log_prob(b["x"]))
+    torch.testing.assert_close(kl, torch.distributions.kl_divergence(model.posterior(b["x"], b), model.prior()))
+
+
+def test_a_model_knows_its_genes_and_the_levels_of_both_its_networks():
+    model = vae.count_vae(20, conditions={"tissue": 5}, counts=nets.NB(20, by=("batch", 3)))
+    assert model.n_genes == 20 and model.levels == {"tissue": 5, "batch": 3}
+    wrapped = vae.VAE(vae.Encoder(20, 11), vae.LearnedLibrary(model.decoder, 6.0, 0.5), 11)
+    assert wrapped.levels == model.levels
+    own = vae.VAE(lambda x, cond: x, nn.Linear(2, 8), 2)  # a reader's networks need say nothing
+    assert own.n_genes is None and own.levels == {}
