@@ -1,22 +1,26 @@
 """What the site needs beyond Jupyter Book: pages follow `lab`, no script comes from elsewhere, downloads read well."""
 
 import copy
-import re
 import shutil
 from pathlib import Path
 
 import execute
 import lab_reference
+import reach
+from contents import ROOT, chapter, notebook_pages
 
 
 def changed_pages(app, env, added, changed, removed):
-    """Sphinx looks at a page's own date; outputs follow `lab` and the lock, buttons the notebook beside the page."""
+    """Sphinx looks at a page's own date; outputs follow `lab` and the lock, buttons the notebook beside the page, the
+    reference all of `lab` and the chapters that use it."""
 
     def beside(page):
-        return {execute.ROOT / page.with_suffix(".ipynb")} & set(execute.ROOT.glob("book/**/*.ipynb"))
+        return {reach.Part(f) for f in (ROOT / page.parent).glob(f"{page.stem}.ipynb")}
 
-    keys = {str(p.with_suffix("")): execute.key(p) + execute.digest(beside(p)) for p in execute.notebook_pages()}
-    keys[lab_reference.PAGE] = execute.digest(execute.files_of("*"))
+    keys = {str(p.with_suffix("")): execute.key(p) + execute.digest(beside(p)) for p in notebook_pages()}
+    whole = execute.digest(map(reach.Part, reach.files(reach.LAB)))
+    users = {part: list(map(str, pages)) for part, pages in lab_reference.users().items()}
+    keys |= dict.fromkeys(lab_reference.pages(), f"{whole} {sorted(users.items())}")
     known, env.output_keys = getattr(env, "output_keys", {}), keys
     return [page for page, key in keys.items() if key != known.get(page) and page in env.found_docs - added]
 
@@ -31,10 +35,10 @@ def number_by_chapter(app, env):
     """Figure 1.2 is the second of chapter 1 (Sphinx would count through the book): chapter numbers are the map's."""
     env.sphinx_fignumbers = copy.deepcopy(env.toc_fignumbers)
     for page, kinds in env.toc_fignumbers.items():
-        chapter = re.match(r"(\d\d)-", Path(page).name)
+        n = chapter(page)
         for numbers in kinds.values():
             for i, anchor in enumerate(sorted(numbers, key=numbers.get), start=1):
-                numbers[anchor] = (int(chapter[1]), i) if chapter else (i,)
+                numbers[anchor] = (i,) if n is None else (n, i)
     return []
 
 
