@@ -1,0 +1,148 @@
+"""From a file or a set's name to the cells of a run: in memory or on disk, with the counts that one rule finds."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+from scipy import sparse
+
+from lab import data
+from lab.data.counts import matrix_of
+from lab.data.read import read_elem, sparse_dataset
+from lab.errors import Refused
+
+IN_MEMORY = 2e9  # bytes that a file holds once unpacked; a larger one stays on disk
+LOOK = 500  # cells, evenly spaced, that tell integers from fractions and one matrix from another
+
+
+def open_cells(source: str) -> ad.AnnData:
+    """The cells of an .h5ad, in memory where it fits, else on disk, or of a set by its name. Raises `Refused`, one
+    sentence: no such file or set, or cells whose names are not their own."""
+    path = Path(source)
+    if path.suffix == ".h5ad" or path.exists():
+        if path.is_file() and path.suffix != ".h5ad":
+            raise Refused(f"{path} is not named .h5ad; read it with scanpy and write it with adata.write_h5ad")
+        cells = data.read(path, on_disk=True)
+        cells = data.read(path) if _unpacked(path) < IN_MEMORY else _with_raw(cells, path)
+    else:
+        names = [call.removesuffix("()") for call in data.sets().index]
+        if source not in names:
+            raise Refused(f"there is no file and no data set {source}; `python -m lab data` lists the sets")
+        cells = getattr(data, source)()
+    if not cells.obs_names.is_unique:
+        twice = cells.obs_names[cells.obs_names.duplicated()][0]
+        raise Refused(
+            f"cell name {twice!r} occurs more than once, so that its latent coordinates could not be told apart; call "
+            "adata.obs_names_make_unique() first"
+        )
+    return cells
+
+
+def counts_of(adata: ad.AnnData, layer: str | None = None) -> tuple[ad.AnnData, str]:
+    """The cells with the genes of their raw counts, and the layer where these are: "X", or a name in `layers`, "raw"
+    for adata.raw.X.
+
+    `layer` names it. Without it: `layers["counts"]`, else `raw.X` where it holds integers, else `X` where it does.
+    Raises `Refused` where none of them does, or two hold integers that differ in a gene and cell that both have.
+    """
+    if layer is None:
+        places = {"counts": adata.layers.get("counts"), "raw": adata.raw and adata.raw.X, "X": adata.X}
+        there = {name: matrix for name, matrix in places.items() if matrix is not None}
+        whole = [name for name, matrix in there.items() if _whole(matrix, adata.n_obs)]
+        layer = "counts" if "counts" in there else next(iter(whole), None)
+        if layer != "counts" and "unit" in adata.uns:
+            raise Refused(f"these cells hold no counts but {adata.uns['unit']}; a model of counts cannot use them")
+        if layer is None:
+            without = f"{' and '.join(map(called, there)) or 'X'} hold{'s' * (len(there) < 2)} no integers"
+            raise Refused(
+                f"there is no layer 'counts', and {without}; name the layer with raw counts, --layer NAME (layers: "
+                f"{', '.join(adata.layers) or 'none'}), or put them into adata.layers['counts']"
+            )
+        for other in whole[1:] if layer in whole else ():
+            if where := _difference(adata, {name: there[name] for name in (layer, other)}):
+                raise Refused(
+                    f"{called(layer)} and {called(other)} both hold integers, and differ: {where}; say which are the "
+                    f"raw counts, --layer {layer} or --layer {other}"
+                )
+    if layer == "raw" and adata.raw is not None:
+        return holding(adata.raw.X, "raw", adata, adata.raw.var_names), "raw"
+    if layer not in ("X", *adata.layers):
+        raise Refused(
+            f"the cells have no {'raw' if layer == 'raw' else f'layer {layer!r}'} (layers: "
+            f"{', '.join(adata.layers) or 'none'}); name the one with raw counts, --layer NAME, or --layer X where X "
+            "holds them"
+        )
+    return adata, layer
+
+
+def called(layer: str) -> str:
+    """What Python calls the matrix that `--layer` names so."""
+    return {"X": "X", "raw": "raw.X"}.get(layer, f"layers[{layer!r}]")
+
+
+def holding(matrix, layer: str, cells: ad.AnnData, genes: Iterable[str]) -> ad.AnnData:
+    """The same cells with this matrix alone, in the place that `layer` names."""
+    place = {"X": matrix} if layer == "X" else {"layers": {layer: matrix}}
+    return ad.AnnData(**place, obs=cells.obs, var={"var_names": list(genes)})
+
+
+def with_genes(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnData:
+    """The cells in memory as CSR with these genes alone, in this order; one that the cells lack has no counts."""
+    matrix, index = matrix_of(cells, layer), cells.var_names.get_indexer(list(genes))
+    there = np.flatnonzero(index >= 0)
+    ones = np.ones(len(there), matrix.dtype), (index[there], there)
+    pick = sparse.csr_matrix(ones, shape=(cells.n_vars, len(index)))  # its products are the columns picked
+    blocks = (matrix[start : start + 1024] for start in range(0, cells.n_obs, 1024))
+    return holding(sparse.vstack([sparse.csr_matrix(block) @ pick for block in blocks], "csr"), layer, cells, genes)
+
+
+def _with_raw(cells: ad.AnnData, path: Path) -> ad.AnnData:
+    """`cells` on disk with their `raw`, if the file has one, on disk too."""
+    group = h5py.File(path, "r").get("raw")
+    if group is None:
+        return cells
+    matrix = group["X"] if isinstance(group["X"], h5py.Dataset) else sparse_dataset(group["X"])
+    slots = {"obs": cells.obs, "var": cells.var, "uns": cells.uns, "obsm": cells.obsm, "layers": cells.layers}
+    return ad.AnnData(cells.X, raw={"X": matrix, "var": read_elem(group["var"])}, **slots)
+
+
+def _unpacked(path: Path) -> int:
+    sizes = []
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    return sum(sizes)
+
+
+def _whole(matrix, n: int) -> bool:
+    """Whether what can be seen of `n` cells is integers from 0 up."""
+    if np.dtype(matrix.dtype).kind not in "buif":
+        return False
+    values = sparse.csr_matrix(matrix[:, :20] if _by_gene(matrix) else matrix[_some(n)]).data
+    return bool(((values >= 0) & (values == np.round(values)) & np.isfinite(values)).all())
+
+
+def _difference(cells: ad.AnnData, matrices: dict) -> str:
+    """Where two matrices of the same cells differ in a gene that both have; "" where they agree as far as one looks."""
+    if any(map(_by_gene, matrices.values())):
+        return ""
+    names = [cells.raw.var_names if name == "raw" else cells.var_names for name in matrices]
+    shared = names[0].drop_duplicates(keep=False).intersection(names[1].drop_duplicates(keep=False))
+    rows = _some(cells.n_obs)
+    one, other = (
+        sparse.csr_matrix(matrix[rows])[:, of.get_indexer_for(shared)] for matrix, of in zip(matrices.values(), names)
+    )
+    if not (where := np.argwhere(one != other)).size:
+        return ""
+    cell, gene = where[0]
+    return f"{one[cell, gene]:g} and {other[cell, gene]:g} of {shared[gene]!r} in cell {cells.obs_names[rows[cell]]!r}"
+
+
+def _some(n: int) -> np.ndarray:
+    return np.unique(np.linspace(0, n - 1, min(n, LOOK)).astype(int))
+
+
+def _by_gene(matrix) -> bool:
+    """Stored by gene on disk, so that one cell means reading the file."""
+    return getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix)

@@ -1,0 +1,142 @@
+"""The words of the command line: every option that commands share, one name and one meaning each.
+
+Nothing heavy is imported here: options are checked before anything else is.
+"""
+
+import copy
+import os
+from pathlib import Path
+
+import click
+
+from .front import Column, Genes, Level, NewFile, Real, Whole
+
+
+def required(option: click.Option) -> click.Option:
+    """The same option for a command that cannot do without it."""
+    option = copy.copy(option)
+    option.required = True
+    return option
+
+
+def _different(ctx, param, names):
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise click.BadParameter(f"{min(twice)!r} is named more than once; name each column once", ctx, param)
+    if own := {"x", "log_library"}.intersection(names):
+        raise click.BadParameter(f"a minibatch has its own {min(own)!r}; rename that obs column", ctx, param)
+    return names
+
+
+def _one_level_each(ctx, param, given):
+    _different(ctx, param, [name for name, _ in given])
+    return dict(given)
+
+
+def _shared_by_processes(ctx, param, size):
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if size % processes:
+        raise click.BadParameter(
+            f"{processes} processes cannot share {size}; give a multiple of {processes}", ctx, param
+        )
+    return size
+
+
+def _option(names: str, metavar: str, **how) -> click.Option:
+    return click.Option(names.split(), metavar=metavar, **how)
+
+
+# What a command reads and where it writes.
+DATA = _option(
+    "--data",
+    "FILE|SET",
+    required=True,
+    help="An .h5ad file, or the name of a set that `python -m lab data` lists, such as pbmc.",
+)
+LAYER = _option(
+    "--layer",
+    "NAME|X|raw",
+    show_default="layers['counts'], else raw.X or X, whichever holds integers",
+    help="Where the raw counts are: a layer's name, X for adata.X, raw for adata.raw.X. The one taken is printed and "
+    "recorded; where two hold different integers, or none holds any, you are asked for it.",
+)
+CONDITION = _option(
+    "--condition",
+    "NAME",
+    multiple=True,
+    type=Column(),
+    callback=_different,
+    help="An obs column with labels that the model is told; once for each: --condition tissue --condition batch.",
+)
+LEVEL = _option(
+    "--condition",
+    "NAME=LEVEL",
+    multiple=True,
+    type=Level(),
+    callback=_one_level_each,
+    show_default="as often as among the training cells",
+    help="One label of a column that the model is told; once for each: --condition tissue=lung --condition batch=b1.",
+)
+FOLDER = _option(
+    "--out",
+    "DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder for the results: new, empty, or that of the run to continue, which the same command does. It "
+    "receives model.safetensors, genes.txt (the model's inputs, in order), depths.csv (depth and condition codes of "
+    "the training cells), metrics.csv (one row per step) and run.json (arguments, versions, the conditions' labels, "
+    "how well the held-out cells are described).",
+)
+FILE = _option("--out", "FILE", required=True, type=NewFile(), help="The .h5ad to write; one that exists is refused.")
+
+# How a model is trained, whatever it is.
+GENES = _option(
+    "--genes",
+    "INT|all",
+    type=Genes(1),
+    show_default="2000, or all where there are fewer",
+    help="How many of the most variable genes to model (chosen on training cells), or all.",
+)
+EPOCHS = _option("--epochs", "INT", type=Whole(1), default=100, help="Passes over the training cells, at most.")
+STEPS = _option(
+    "--steps", "INT", type=Whole(1), show_default="by --epochs", help="Steps to take instead of whole epochs."
+)
+PATIENCE = _option(
+    "--patience",
+    "INT",
+    type=Whole(1),
+    default=20,
+    help="Stop after so many validations (one per epoch) without a better held-out loss.",
+)
+SIZE = _option(
+    "--size",
+    "INT",
+    type=Whole(1),
+    default=128,
+    callback=_shared_by_processes,
+    help="Cells per minibatch, over all processes (torchrun --nproc_per_node 2 -m lab train ... starts two).",
+)
+LR = _option("--lr", "FLOAT", type=Real(0, min_open=True), default=1e-3, help="Learning rate.")
+VALIDATION = _option(
+    "--validation",
+    "FLOAT",
+    type=Real(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    help="Fraction of the cells that is held out.",
+)
+SEED = _option(
+    "--seed",
+    "INT",
+    type=Whole(0, 2**63 - 1),
+    default=0,
+    help="Fixes all that is random; in training the split, the initial weights, the order of the cells and the noise.",
+)
+TRAINING = (DATA, FOLDER, LAYER, GENES, EPOCHS, STEPS, PATIENCE, SIZE, LR, VALIDATION, SEED)
+
+# What the networks of many families have.
+N_LATENT = _option("--n-latent", "INT", type=Whole(1), default=10, help="Coordinates of the latent space.")
+N_HIDDEN = _option("--n-hidden", "INT", type=Whole(1), default=128, help="Units of the hidden layers.")
+
+# What is asked of a finished run.
+SAMPLES = _option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
+RUN = click.Argument(["run"], metavar="DIR", type=click.Path(path_type=Path))
+CELLS = click.Argument(["data"], metavar="CELLS.h5ad")

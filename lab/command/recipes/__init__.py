@@ -1,0 +1,53 @@
+"""What sets a family of models apart on the command line: one file a family, found by listing this folder.
+
+A file holds one `Recipe` for each command, under its name (`beta_vae` for `train beta-vae`). It imports nothing heavy
+outside its functions, for its options are read before anything else is loaded.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import click
+
+
+class Recipe(NamedTuple):
+    """Three callables that train a model, its own options, its help, and what a finished run of it can do.
+
+    `build(known, options) -> model`, a Module, from what is `Known` of the cells and the options by name
+    (`options["n_latent"]`), the same when a run begins and when it is reopened;
+    `loss(model, options) -> loss(b)`, which is trained with the model where it is a Module;
+    `results(model, cells) -> (report, files)`: numbers by name for run.json, and for each further file its name and a
+    function that writes it to a path; `cells` are the run's `Cells`.
+    `sample(model, b) -> counts` (B, G), new cells of the depths and conditions in `b`;
+    `embed(model, b) -> {key: coordinates}`, each (B, Z), for `obsm`. None: the family has no such thing.
+    """
+
+    build: Callable
+    loss: Callable
+    results: Callable
+    options: tuple[click.Option, ...]
+    help: str
+    sample: Callable | None = None
+    embed: Callable | None = None
+
+
+class Known(NamedTuple):
+    """What a model is built from: the genes' names, each condition's labels in the order of their codes, and the
+    training cells' minibatches, in order. These are None when a run is reopened: what a model takes from them must be
+    a buffer, which is among its weights."""
+
+    genes: list[str]
+    levels: dict[str, list]
+    batches: Iterable[dict[str, Any]] | None = None
+
+
+def found() -> dict[str, Recipe]:
+    """Every recipe by the name of its command."""
+    recipes = {}
+    for file in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{file.name}")
+        own = {name.replace("_", "-"): one for name, one in vars(module).items() if isinstance(one, Recipe)}
+        recipes |= own
+    return recipes

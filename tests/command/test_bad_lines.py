@@ -1,0 +1,466 @@
+"""A line that cannot be run ends in one sentence, and nothing is written; one that nobody foresaw says so."""
+
+import os
+import subprocess
+import sys
+import types
+
+import anndata as ad
+import h5py
+import numpy as np
+import pytest
+from command_line import QUICK, lines, written
+
+from lab import data
+from lab.command import main, parts
+from lab.errors import Refused
+
+
+def dense(change):
+    """The counts as a dense float X, after `change(x)`."""
+
+    def apply(cells):
+        x = cells.layers["counts"].toarray().astype(float)
+        return ad.AnnData(changed if (changed := change(x)) is not None else x, obs=cells.obs, var=cells.var)
+
+    return apply
+
+
+def put(value):
+    def change(x):
+        x[3, 4] = value
+
+    return dense(change)
+
+
+def stored(value):
+    """One stored value of the sparse counts replaced."""
+
+    def change(cells):
+        cells.layers["counts"] = cells.layers["counts"].astype(float)
+        cells.layers["counts"].data[5] = value
+
+    return change
+
+
+def train(folder, path=None, *options, out=None):
+    return lines(path or written(folder), out or folder / "run", *QUICK, *options)
+
+
+def train_x(folder, change):
+    return train(folder, written(folder, change), "--layer", "X")
+
+
+def option(*words, model="vae"):
+    return lambda folder: lines(written(folder), folder / "run", *QUICK, *words, model=model)
+
+
+def conditioned(*columns, change=None):
+    """cvae on cells whose obs `change(obs)` has altered."""
+
+    def make(folder):
+        path = written(folder, lambda cells: change and change(cells.obs))
+        return lines(
+            path, folder / "run", *QUICK, *(word for name in columns for word in ("--condition", name)), model="cvae"
+        )
+
+    return make
+
+
+def column(name, values):
+    return lambda obs: obs.insert(0, name, values)
+
+
+def rare(obs):
+    """A label of the held-out cells alone."""
+    obs["batch"] = np.where(parts.held_out_of(obs.index, 0.1, 0), "day 9", "day 0")
+
+
+def file_of(content, name="cells.h5ad"):
+    def make(folder):
+        (folder / name).write_bytes(content)
+        return train(folder, folder / name)
+
+    return make
+
+
+def truncated(folder):
+    path = written(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return train(folder, path)
+
+
+def not_anndata(folder):
+    with h5py.File(folder / "cells.h5ad", "w") as file:
+        file["numbers"] = np.arange(5)
+    return train(folder, folder / "cells.h5ad")
+
+
+def textual(folder):
+    path = written(folder, dense(lambda x: None))
+    with h5py.File(path, "a") as file:
+        del file["X"]
+        file["X"] = np.full((20, 10), b"many")
+        file["X"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    return train(folder, path, "--layer", "X")
+
+
+def below_a_file(folder):
+    (folder / "file").write_text("")
+    return train(folder, out=folder / "file" / "run")
+
+
+def onto_a_file(folder):
+    (folder / "run").write_text("mine")
+    return train(folder)
+
+
+def foreign(folder):
+    (folder / "run").mkdir()
+    (folder / "run" / "thesis.txt").write_text("mine")
+    return train(folder)
+
+
+def begun(folder, *then, damage=lambda run: None):
+    """A run that reached its end, then `damage`, then the command again with the options `then`."""
+    line = train(folder, None, "--epochs", "2")
+    assert main(line) == 0
+    damage(folder / "run")
+    return [*line, *then]
+
+
+def again(*then, damage=lambda run: None):
+    return lambda folder: begun(folder, *then, damage=damage)
+
+
+def other_cells(run):
+    written(run.parent, lambda cells: cells[::-1].copy())
+    (run / "metrics.csv").unlink()
+
+
+def shortened(name):
+    def damage(run):
+        file = next((run / "checkpoint").glob(f"step-*/{name}"))
+        file.write_bytes(file.read_bytes()[:100])
+        (run / "metrics.csv").unlink()
+
+    return damage
+
+
+def wrong_hash(folder):
+    (folder / "pbmc3k_filtered_gene_bc_matrices.tar.gz").write_bytes(b"another version")
+    os.environ["LAB_DATA"] = str(folder)  # conftest unsets it for the next test
+    return train(folder, "pbmc3k")
+
+
+def with_environment(name, value, *line):
+    def make(folder):
+        os.environ[name] = value
+        return list(line) or train(folder)
+
+    return make
+
+
+def nearly_empty(cells):
+    """A cell whose only counts are in the gene that varies least."""
+    counts = cells.layers["counts"].tolil()
+    counts[:, 0] = 3
+    counts[7] = 0
+    counts[7, 0] = 3
+    cells.layers["counts"] = counts.tocsr()
+
+
+def ambiguous(cells):
+    """Counts in raw, and others in X."""
+    counts = cells.layers.pop("counts").toarray()
+    cells.raw = ad.AnnData(counts, cells.obs, cells.var)
+    cells.X = 2 * counts
+
+
+def without_counts(cells):
+    counts = cells.layers["counts"].toarray()
+    counts[7] = 0
+    cells.layers["counts"] = counts
+
+
+def twice(cells):
+    cells.var_names = ["gene-0", "gene-0", *cells.var_names[2:]]
+
+
+def sample(folder, *then):
+    return ["sample", str(folder / "run"), "--out", str(folder / "new.h5ad"), *then]
+
+
+def embed(folder, cells, *then):
+    return ["embed", str(folder / "run"), str(cells), "--out", str(folder / "new.h5ad"), *then]
+
+
+def run_of(command, *then, damage=lambda run: None, cells=lambda folder: folder / "cells.h5ad"):
+    """A finished run, then `damage` (a file's name: it is removed), then a command on it."""
+
+    def make(folder):
+        begun(folder, damage=damage if callable(damage) else lambda run: (run / damage).unlink())
+        return sample(folder, *then) if command == "sample" else embed(folder, cells(folder), *then)
+
+    return make
+
+
+def halved(name):
+    return lambda run: (run / name).write_bytes((run / name).read_bytes()[:-100])
+
+
+def fewer_genes(run):
+    (run / "genes.txt").write_text("gene-0\ngene-1\n")
+
+
+def renamed(run):
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"model": "vae"', '"model": "gan"'))
+
+
+BAD = {  # what is wrong: (the command line, words of the sentence)
+    "log-normalised X": (lambda f: train_x(f, dense(np.log1p)), "log-normalised"),
+    "scaled X": (lambda f: train_x(f, dense(lambda x: x - x.mean(0))), "negative"),
+    "a layer that is missing": (option("--layer", "umi"), "no layer 'umi'"),
+    "no counts anywhere": (lambda f: train(f, written(f, dense(np.log1p))), "X holds no integers; name the layer"),
+    "two matrices of counts that disagree": (lambda f: train(f, written(f, ambiguous)), "--layer raw or --layer X"),
+    "a raw that is missing": (option("--layer", "raw"), "no raw"),
+    "NaN": (lambda f: train_x(f, put(np.nan)), "NaN"),
+    "NaN in a sparse matrix": (lambda f: train(f, written(f, stored(np.nan))), "NaN"),
+    "infinity": (lambda f: train_x(f, put(np.inf)), "infinite"),
+    "a negative count": (lambda f: train_x(f, put(-1)), "negative"),
+    "a fraction in a sparse matrix": (lambda f: train(f, written(f, stored(2.5))), "2.5"),
+    "a count above 2^31": (lambda f: train_x(f, put(3e9)), "3e+09"),
+    "complex numbers": (lambda f: train_x(f, dense(lambda x: x + 1j)), "complex"),
+    "words for numbers": (textual, "not numbers"),
+    "a cell without counts": (lambda f: train_x(f, dense(lambda x: x * (np.arange(20) != 3)[:, None])), "1 of 20"),
+    "a cell without counts in the genes chosen": (
+        lambda f: train(f, written(f, nearly_empty), "--genes", "3"),
+        "among the 3 most variable",
+    ),
+    "gene names twice": (lambda f: train(f, written(f, lambda c: setattr(c, "var_names", list(10 * "g")))), "name 'g'"),
+    "cell names twice": (lambda f: train(f, written(f, lambda c: setattr(c, "obs_names", list(20 * "c")))), "name 'c'"),
+    "no genes": (lambda f: train(f, written(f, lambda c: c[:, []].copy())), "no genes"),
+    "no cells": (lambda f: train(f, written(f, lambda c: c[[]].copy())), "no cells"),
+    "one cell": (lambda f: train(f, written(f, lambda c: c[:1].copy())), "at least two cells"),
+    "a fraction that holds out no cell": (option("--validation", "0.01"), "none to hold out"),
+    "X absent": (lambda f: train(f, None, "--layer", "X"), "X is empty"),
+    "truncated .h5ad": (truncated, "truncated or damaged"),
+    "an .h5ad of no bytes": (file_of(b""), "not an .h5ad"),
+    "text named .h5ad": (file_of(b"gene,count\nA,1\n"), "not an .h5ad"),
+    "a table": (file_of(b"gene,count\nA,1\n", "cells.csv"), "not named .h5ad"),
+    "HDF5 of something else": (not_anndata, "cannot be read as .h5ad"),
+    "no such file": (lambda f: train(f, f / "none.h5ad"), "there is no file"),
+    "a folder for a file": (lambda f: train(f, f), "is a folder"),
+    "a set of no such name": (lambda f: train(f, "pbcm"), "no data set pbcm"),
+    "a set that is not counts": (lambda f: train(f, "digits"), "no counts but ink"),
+    "a published file of another version": (wrong_hash, "not the published"),
+    "LAB_DATA does not exist": (with_environment("LAB_DATA", "/nowhere", "data"), "LAB_DATA=/nowhere"),
+    "more genes than there are": (option("--genes", "11"), "there are 10"),
+    "no genes asked": (option("--genes", "0"), "'--genes': 0 is not in the range x>=1"),
+    "genes in words": (option("--genes", "many"), "'many' is not a valid whole number, nor the word all"),
+    "no latent space": (option("--n-latent", "0"), "'--n-latent': 0 is not in the range x>=1"),
+    "no hidden units": (option("--n-hidden", "-8"), "'--n-hidden': -8 is not in the range x>=1"),
+    "no epochs": (option("--epochs", "0"), "'--epochs': 0 is not in the range x>=1"),
+    "no steps": (option("--steps", "0"), "'--steps': 0 is not in the range x>=1"),
+    "no patience": (option("--patience", "0"), "'--patience': 0 is not in the range x>=1"),
+    "minibatches of no cells": (option("--size", "0"), "'--size': 0 is not in the range x>=1"),
+    "minibatches that two processes cannot share": (
+        with_environment("WORLD_SIZE", "2", *lines("pbmc", "run", "--size", "5")),
+        "multiple of 2",
+    ),
+    "learning rate 0": (option("--lr", "0"), "'--lr': 0.0 is not in the range x>0"),
+    "learning rate below 0": (option("--lr", "-0.1"), "'--lr': -0.1 is not in the range x>0"),
+    "learning rate NaN": (option("--lr", "nan"), "'--lr': nan is not a finite number"),
+    "a learning rate that explodes": (option("--lr", "1e30", "--epochs", "5"), "lower lr"),
+    "nothing held out": (option("--validation", "0"), "'--validation': 0.0 is not in the range 0<x<1"),
+    "everything held out": (option("--validation", "1"), "'--validation': 1.0 is not in the range 0<x<1"),
+    "a negative seed": (option("--seed", "-1"), "'--seed': -1 is not in the range 0<=x<=9223372036854775807"),
+    "a seed beyond 64 bits": (option("--seed", str(2**64)), "'--seed': 18446744073709551616 is not in the range"),
+    "a word for a number": (option("--n-latent", "ten"), "'--n-latent': 'ten' is not a valid whole number"),
+    "an option without its value": (option("--n-latent"), "'--n-latent' requires an argument"),
+    "an unknown option": (option("--n-latnt", "3"), "perhaps you meant --n-latent"),
+    "a condition that is missing": (conditioned("tissue"), "no column 'tissue'; it has: cell_type, batch"),
+    "a condition in numbers": (conditioned("age", change=column("age", np.arange(20) / 7)), "pandas.cut"),
+    "a condition in codes": (conditioned("lane", change=column("lane", np.arange(20) % 2)), "astype('category')"),
+    "a condition with NaN": (conditioned("lane", change=column("lane", [None, *9 * "a", *10 * "b"])), "missing for 1"),
+    "a label among held-out cells alone": (conditioned("batch", change=rare), "2 cells with obs['batch'] = 'day 9'"),
+    "a label for every cell": (conditioned("name", change=column("name", list("abcdefghijklmnopqrst"))), "held out"),
+    "one label for all": (conditioned("lane", change=column("lane", "one")), "'one' in every cell"),
+    "a condition twice": (conditioned("batch", "cell_type", "batch"), "'batch' is named more than once"),
+    "no condition": (conditioned(), "train vae"),
+    "a condition named x": (conditioned("x", change=column("x", 20 * "a")), "rename that obs column"),
+    "a condition named log_library": (conditioned("log_library"), "rename that obs column"),
+    "a condition that torch cannot name": (
+        conditioned("orig.ident", change=column("orig.ident", [*10 * "a", *10 * "b"])),
+        "adata.obs['orig_ident'] = ",
+    ),
+    "a negative beta": (option("--beta", "-1", model="beta-vae"), "'--beta': -1.0 is not in the range x>=0"),
+    "an infinite beta": (option("--beta", "inf", model="beta-vae"), "'--beta': inf is not a finite number"),
+    "a negative warm-up": (option("--warm-up", "-1", model="beta-vae"), "'--warm-up': -1 is not in the range x>=0"),
+    "no samples": (option("--k", "0", model="iwae"), "'--k': 0 is not in the range x>=1"),
+    "more samples than fit": (option("--k", "10000000000", model="iwae"), "a smaller --k needs less"),
+    "a learning rate that iwae cannot take": (option("--lr", "0", model="iwae"), "'--lr': 0.0 is not in the range x>0"),
+    "vae with beta": (option("--beta", "2"), "no option --beta"),
+    "a stray word": (option("stray"), "'stray' belongs to no option"),
+    "several conditions to one option": (
+        option("--condition", "batch", "cell_type", model="cvae"),
+        "'cell_type' belongs to no option; an option takes one value and is repeated for more: --condition cell_type",
+    ),
+    "the option that took several conditions": (
+        option("--conditions", "batch", "cell_type", "--lr", "0.01", model="cvae"),
+        "repeated for more: --condition batch --condition cell_type; python -m lab train cvae --help",
+    ),
+    "the option that took several conditions, with none": (
+        option("--conditions", model="cvae"),
+        "repeated for more: --condition NAME;",
+    ),
+    "conditions of a model that has none": (option("--condition", "batch"), "no option --condition;"),
+    "no data": (lambda f: ["train", "vae", "--out", str(f / "run")], "Missing option '--data'"),
+    "an unknown command": (lambda f: ["trian"], "no command 'trian'; did you mean train?"),
+    "an unknown model": (lambda f: ["train", "gan"], "choose vae or cvae or beta-vae or iwae"),
+    "an option that doctor lacks": (lambda f: ["doctor", "--loud"], "no option --loud; python -m lab doctor --help"),
+    "out is a file": (onto_a_file, "is a file"),
+    "out below a file": (below_a_file, "no folder"),
+    "out in a folder that is missing": (lambda f: train(f, out=f / "none" / "run"), "no folder"),
+    "out where nothing can be written": (lambda f: train(f, out="/proc/run"), "/proc/run"),
+    "out is somebody else's": (foreign, "holds no run"),
+    "a run of another model": (lambda f: ["train", "iwae", *begun(f)[2:]], "model = vae, not iwae"),
+    "a run with other settings": (again("--n-latent", "3"), "n_latent = 2, not 3"),
+    "a run on other cells": (again(damage=other_cells), "other cells"),
+    "a run that is longer already": (again("--epochs", "1"), "already at step 2"),
+    "a checkpoint whose state is damaged": (again(damage=shortened("state.pt")), "damaged"),
+    "a checkpoint whose weights are damaged": (again(damage=shortened("model.safetensors")), "damaged"),
+    "a run of a version without depths, gone on with another layer": (
+        again("--layer", "X", damage=lambda run: (run / "depths.csv").unlink()),
+        "layer = counts, not X",
+    ),
+    "a run.json that is damaged": (again(damage=lambda run: (run / "run.json").write_text("{")), "holds no run"),
+    "samples of no run": (lambda f: sample(f), "is no folder of a run"),
+    "samples of a run that has not finished": (run_of("sample", damage="model.safetensors"), "is not finished"),
+    "samples of weights that are damaged": (run_of("sample", damage=halved("model.safetensors")), "is damaged"),
+    "samples of weights that are another's": (run_of("sample", damage=fewer_genes), "is damaged, or another model's"),
+    "samples of a model that nobody knows": (run_of("sample", damage=renamed), "a model 'gan', and this version"),
+    "no cells to draw": (lambda f: sample(f, "--n", "0"), "'--n' / '--samples': 0 is not in the range x>=1"),
+    "samples without a file to write": (lambda f: ["sample", str(f)], "Missing option '--out'"),
+    "samples onto a file that exists": (lambda f: sample(f, "--out", str(written(f))), "exists already"),
+    "samples into a table": (lambda f: sample(f, "--out", str(f / "x.csv")), "x.csv is not named .h5ad"),
+    "samples into a folder that is missing": (
+        lambda f: sample(f, "--out", str(f / "no" / "x.h5ad")),
+        "there is no fol",
+    ),
+    "samples without a run": (lambda f: ["sample", "--out", str(f / "new.h5ad")], "Missing argument 'DIR'"),
+    "a condition without its level": (lambda f: sample(f, "--condition", "batch"), "'batch' names no level"),
+    "two levels of one condition": (
+        lambda f: sample(f, *2 * ("--condition", "batch=day 1")),
+        "'batch' is named more than once",
+    ),
+    "a level, where the model is told nothing": (run_of("sample", "--condition", "batch=day 1"), "told no conditions"),
+    "an embedding in no run": (lambda f: embed(f, written(f)), "is no folder of a run"),
+    "an embedding of no file": (run_of("embed", cells=lambda f: f / "none.h5ad"), "there is no file"),
+    "an embedding onto a file that exists": (lambda f: embed(f, "x", "--out", str(written(f))), "exists already"),
+    "an embedding of log-normalised cells": (
+        run_of("embed", cells=lambda f: written(f, dense(np.log1p), name="more.h5ad")),
+        "X holds no integers",
+    ),
+    "an embedding of other genes": (
+        run_of("embed", cells=lambda f: written(f, lambda c: c[:, 2:].copy(), name="more.h5ad")),
+        "2 of the 10 genes of the run",
+    ),
+    "an embedding of no cells": (
+        run_of("embed", cells=lambda f: written(f, lambda c: c[[]].copy(), name="more.h5ad")),
+        "no cells",
+    ),
+    "an embedding of a cell without counts in the run's genes": (
+        run_of("embed", cells=lambda f: written(f, lambda c: without_counts(c), name="more.h5ad")),
+        "1 of 20 cells have no count",
+    ),
+    "an embedding of gene names that occur twice": (
+        run_of("embed", cells=lambda f: written(f, lambda c: twice(c), name="more.h5ad")),
+        "name 'gene-0' occurs more than once",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", BAD)
+def test_bad_input_ends_in_one_sentence_and_nothing_half_written(wrong, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    make, words = BAD[wrong]
+    line = make(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    code = main(line)
+    said = capsys.readouterr().err.strip().split("\r")[-1].strip()  # what a progress bar drew ends in \r
+    assert code in (1, 2)
+    assert said.startswith("error: ") and said.count("\n") == 0 and "unforeseen" not in said
+    assert words in said
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def python_m_lab(*words, **how):
+    return subprocess.run([sys.executable, "-m", "lab", *words], capture_output=True, text=True, timeout=120, **how)
+
+
+@pytest.mark.parametrize("line, status", [(["train", "vae", "--data", "none.h5ad", "--out", "run"], 1), (["trian"], 2)])
+def test_a_process_ends_with_the_status_and_one_line_on_stderr(line, status, tmp_path):
+    done = python_m_lab(*line, cwd=tmp_path)
+    assert done.returncode == status and not done.stdout
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def raising(error):
+    def sets():
+        raise error
+
+    return sets
+
+
+@pytest.mark.parametrize(
+    "sets, said",
+    [
+        (lambda: {}["counts"], "unforeseen KeyError: 'counts'"),
+        (lambda: int("many"), "unforeseen ValueError: invalid literal"),
+        (lambda: np.ones(2) + np.ones(3), "unforeseen ValueError: operands could not be broadcast"),
+        (lambda: 1 / 0, "unforeseen ZeroDivisionError: division by zero"),
+        (raising(RuntimeError("a bug of ours")), "unforeseen RuntimeError: a bug of ours"),
+        (raising(UnicodeError("an odd byte")), "unforeseen UnicodeError: an odd byte"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_sentence_and_a_traceback_with_debug(sets, said, monkeypatch, capsys):
+    """Wherever it is raised: these functions pass for lab's own."""
+    monkeypatch.setattr(data, "sets", in_lab(sets))
+    assert main(["data"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}") and "doctor" in error and error.count("\n") == 1
+    with pytest.raises(Exception, match=said.split(": ", 1)[1]):
+        main(["data", "--debug"])
+
+
+@pytest.mark.parametrize("kind", [Refused, ValueError, FloatingPointError])
+def test_a_sentence_of_lab_is_what_is_said(kind, monkeypatch, capsys):
+    monkeypatch.setattr(data, "sets", in_lab(raising(kind("this cannot be; do that"))))
+    assert main(["data"]) == 1
+    assert capsys.readouterr().err == "error: this cannot be; do that\n"
+
+
+def test_a_value_error_of_another_package_is_unforeseen(monkeypatch, capsys):
+    monkeypatch.setattr(data, "sets", raising(ValueError("something")))
+    assert main(["data"]) == 1
+    assert "unforeseen ValueError: something" in capsys.readouterr().err
+
+
+def in_lab(function):
+    """The same function as if it stood in a module of `lab`."""
+    code = lambda f: types.FunctionType(f.__code__, f.__globals__ | {"__name__": "lab.data"}, closure=f.__closure__)
+    return code(function)
+
+
+def test_a_line_that_is_interrupted_ends_with_130(monkeypatch, capsys):
+    monkeypatch.setattr(data, "sets", raising(KeyboardInterrupt()))
+    assert main(["data"]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+def test_a_place_where_nothing_can_be_written_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(data, "sets", raising(OSError(28, "No space left on device", "run/metrics.csv")))
+    assert main(["data"]) == 1
+    assert "run/metrics.csv: no space left on device; give a place" in capsys.readouterr().err
