@@ -38,10 +38,10 @@ def from_page():
     """from_page("book/latent/02-conditional-vae.md", "response"): what a page's imports and the cells that define these
     functions leave behind, so that a test can call a chapter's own code on real data."""
     import torch
-    from contents import read
+    from contents import code
 
     def namespace(page, *names):
-        cells = [c.source for c in read(Path(page)).cells if c.cell_type == "code"][1:]  # not the set-up
+        cells = code(Path(page))[1:]  # not the set-up
         found = {"torch": torch}  # which that cell imports
         for cell in cells:
             if all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in ast.parse(cell).body):

@@ -41,8 +41,8 @@ def read(page):
 
 
 def code(page):
-    """All code of the page, as one text."""
-    return "\n".join(c.source for c in read(page).cells if c.cell_type == "code")
+    """The sources of the page's code cells."""
+    return [c.source for c in read(page).cells if c.cell_type == "code"]
 
 
 def cells_of(page):

@@ -23,15 +23,15 @@ from sphinx.util.docutils import SphinxDirective
 
 
 def tiers():
-    """Tier -> its rooms, in the order in which they stand: a heading line, then an indented line a room."""
+    """Tier -> its rooms, in the order in which they stand: a heading line, then an indented line for each."""
     plan = ast.get_docstring(ast.parse((reach.LAB / "__init__.py").read_text()))
     found = re.findall(r"^(\w+), .*\n((?:    .+\n?)+)", plan, re.M)
     return {tier: re.findall(r"^    (\w+)", rooms, re.M) for tier, rooms in found}
 
 
 def pages():
-    """The reference pages, as Sphinx names them; a tier without rooms has none."""
-    return [f"book/appendix/reference-{tier}" for tier, rooms in tiers().items() if rooms]
+    """The reference pages, as Sphinx names them."""
+    return [f"book/appendix/reference-{tier}" for tier in tiers()]
 
 
 def reference(tier):
@@ -82,12 +82,11 @@ def users():
     return found
 
 
-def used_in(what, obj):
+def used_in(obj):
     """The line below a function or class that links to the chapters in which it is used."""
-    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", ".")
-    if what not in {"function", "class", "exception"} or "." in name or module not in sys.modules:
-        return
-    if chapters := users().get((Path(sys.modules[module].__file__), name)):
+    module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    if chapters := users().get((Path(file), name)):
         links = ", ".join(f":doc:`{chapter(page)} </{page.with_suffix('')}>`" for page in chapters)
         yield f"Used in chapter{'s' * (len(chapters) > 1)} {links}."
         yield ""
@@ -129,7 +128,7 @@ def escaped(line):
 
 def described(app, what, name, obj, options, lines):
     """autodoc's docstrings, through `rst`, with the chapters."""
-    lines[:] = [*rst(lines), *used_in(what, obj)]
+    lines[:] = [*rst(lines), *used_in(obj)]
 
 
 def setup(app):

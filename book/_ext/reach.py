@@ -11,7 +11,7 @@ import ast
 from pathlib import Path
 from typing import NamedTuple
 
-from contents import ROOT, read
+from contents import ROOT, code
 from IPython.core.inputtransformer2 import TransformerManager
 from uses import defined, imported, is_text, parsed, references, used_by
 
@@ -52,8 +52,7 @@ def passes_on(statement):
 
 def asked_for(page):
     """The dotted names of `lab` that a page's code cells use."""
-    sources = [c.source for c in read(page).cells if c.cell_type == "code"]
-    return used_by("\n".join(map(TransformerManager().transform_cell, sources)))
+    return used_by("\n".join(map(TransformerManager().transform_cell, code(page))))
 
 
 def onward(part, dynamic=True):

@@ -1,12 +1,13 @@
 """The reader notebooks beside the pages: regenerated and compared, complete, and readable where MyST is unknown."""
 
+import builtins
 import json
 import re
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-import execute
 import nbformat
 import pytest
 import reader
@@ -96,16 +97,22 @@ def test_blocks_nest_and_keep_their_options():
     ]
 
 
-def test_a_page_runs_again_when_the_lab_modules_it_reaches_change_and_only_then():
-    assert {f.name for f in execute.files_of("vae")} >= {"bounds.py", "dist.py", "nets.py"}
-    assert "plot.py" not in {f.name for f in execute.files_of("vae")}
-    assert execute.lab_modules("from lab import vae, data as d\nfrom lab.train import fit\n%pip list") == {
-        "vae",
-        "data",
-        "train",
-    }
-    assert execute.lab_modules("!python -m lab doctor") == execute.lab_modules("import lab") == {"*"}
-    assert execute.files_of("vae") < execute.files_of("*")
+def test_blocks_are_what_the_site_reads():
+    """A fence hides what it holds; a formula or a box inside a list is the list's."""
+    shown = "````text\n```{note}\nx\n```\n$$\ny\n$$\n````\n\n- item\n\n  ```{tip}\n  x\n  ```\n\n:::{note} T\nz\n:::\n"
+    assert [(b.name, b.title) for b in blocks(shown)] == [("code", ""), ("text", ""), ("note", "T")]
+    options = "```{figure} a.png\n---\nname: fig-a\nalt: |\n  Two words: here\n---\nCaption.\n```\n"
+    (figure,) = blocks(options)
+    assert figure.label == "fig-a" and figure.options["alt"].strip() == "Two words: here" and figure.body == "Caption."
+
+
+def test_no_extension_has_the_name_of_another_module():
+    """Sphinx puts their folder on the path, where each hides a module of the same name or is hidden by it."""
+    ours = ROOT / "book/_ext"
+    elsewhere = [p for p in sys.path if Path(p).resolve() != ours]
+    for name in (f.stem for f in ours.glob("*.py")):
+        assert name not in sys.stdlib_module_names and not hasattr(builtins, name), name
+        assert PathFinder.find_spec(name, elsewhere) is None, name
 
 
 def test_make_hides_the_machine_from_what_is_published():
