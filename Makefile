@@ -1,7 +1,7 @@
-# make book | test | notebooks | bench.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
+# make book | test | check | notebooks | shipped | bench.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
 
 .DEFAULT_GOAL := book
-.PHONY: book test notebooks bench executed clean
+.PHONY: book test check notebooks shipped bench executed clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,8 +31,16 @@ executed: $(BIN)/.ready
 test: book
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 300 tests book
 
+# For the inner loop, in a minute or two: handwriting, the package, what a page must hold; no page is executed.
+check: $(BIN)/.ready
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/test_handwriting.py tests/lab tests/book/test_chapters.py
+
 notebooks: executed
 	@$(BIN)/python book/_ext/reader.py
+
+# What a page cannot train in its minute: runs again what is stale, or NAME alone.
+shipped: $(BIN)/.ready
+	@$(BIN)/python book/_ext/ship.py $(NAME)
 
 bench: $(BIN)/.ready
 	$(BIN)/python -m pip install -q -r .ci/bench.txt -c $(LOCK)

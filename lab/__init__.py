@@ -5,12 +5,13 @@ foundations, each imports only those above it
     path          x_t = alpha x0 + sigma eps, and what a prediction says of both ends
     dist          the laws that torch lacks or has otherwise, a readable log_prob each
     nets          networks, conditions and count heads that every family of models shares
-    data          from a file or a set's name to checked minibatches
+    data          from a file or a set's name to checked minibatches; catalogue/ has the sets
     train         one loop, any scale; checkpoints that continue to the bit
     sample        samplers: generators that yield x after every step
     metrics       distances between samples
     baselines     the rows that a model has to beat
     plot          one look for every figure
+    shipped       what a page cannot train in its minute: small weights and tables
 
 models, none imports another
     vae           bounds on log p(x), the count VAE, what it says of cells
@@ -18,6 +19,5 @@ models, none imports another
 
 edges, import anything
     __main__      python -m lab
-    commands      its options
-    run           one training run in one folder
+    command       its commands, one folder a run, one recipe a family of models
 """

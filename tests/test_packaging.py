@@ -83,9 +83,20 @@ def test_every_locked_version_is_on_the_public_index():
     assert result.returncode == 0, result.stderr[-2000:]
 
 
+def test_the_lowest_versions_allowed_fit_one_another():
+    """Resolved, not installed; torch, gigabytes, stays as it is. The weekly job installs and tests them."""
+    floors = subprocess.run([ROOT / ".ci/floors", "torch"], capture_output=True, text=True, check=True).stdout.split()
+    assert len(floors) == len(PROJECT["dependencies"]) - 1 and all(re.fullmatch(r"[\w-]+==[\d.]+", f) for f in floors)
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", *floors]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if "NewConnectionError" in result.stderr and not os.environ.get("CI"):
+        pytest.skip("no package index can be reached")
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
 def test_the_package_imports_only_what_it_declares():
     allowed = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]} | {"lab", "tqdm"}
-    alias = {"sklearn": "scikit-learn"}
+    alias = {"sklearn": "scikit-learn", "ot": "pot"}
     optional = {
         canonicalize_name(Requirement(d).name)
         for e in ("embed", "cuda", "chem")

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import anndata as ad
 import h5py
+from anndata.io import read_elem, sparse_dataset
 
 from lab.errors import Refused
-
-try:  # anndata >= 0.11
-    from anndata.io import read_elem, sparse_dataset
-except ImportError:  # anndata 0.10
-    from anndata.experimental import read_elem, sparse_dataset
 
 
 def read(path: str | Path, *, on_disk: bool = False) -> ad.AnnData:

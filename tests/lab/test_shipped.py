@@ -1,0 +1,126 @@
+"""Shipped runs: small, told whole, opened from an installed wheel, and known to be stale when code moves."""
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import ship
+import torch
+from safetensors.torch import save_file
+
+from lab import shipped
+from lab.errors import Refused
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "lab/shipped"
+DATA = [path for path in FOLDER.iterdir() if path.suffix in (".csv", ".safetensors")]
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_what_is_shipped_says_how_it_was_made_and_by_whom_it_can_be_made_again(name):
+    story = shipped.story(name)
+    assert story["command"].startswith("python -m lab ") and story["seconds"] > 0 and story["processor"]
+    assert "seed" in story["over"] and len(story["over"]["seed"]) > 1 and set(story["spread"]) <= set(story["keep"])
+    assert len(story["digest"]) == 64 and "lab/command/__init__.py" in story["files"]
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_a_table_has_a_row_for_each_combination_and_nothing_missing(name):
+    table, story = shipped.open(name), shipped.story(name)
+    assert list(table.columns) == [*story["over"], *story["keep"]] and table.notna().all(axis=None)
+    assert [tuple(row) for row in table[list(story["over"])].to_numpy()] == [
+        tuple(blanks.values()) for blanks, _ in ship.runs(story)
+    ]
+
+
+def test_every_file_is_small_and_has_its_story():
+    assert sum(path.stat().st_size for path in DATA) <= 15e6
+    for path in DATA:
+        assert path.stat().st_size <= 1e6 and path.with_suffix(".json").exists()
+    assert {path.stem for path in DATA} == set(shipped.names())
+
+
+def test_stale_runs_are_named_in_a_warning():
+    """`make shipped` mends it; the weekly job fails on it."""
+    if stale := ship.stale():
+        warnings.warn(f"shipped runs of other code than today's: {', '.join(stale)}; run `make shipped`", stacklevel=1)
+
+
+def test_a_name_under_which_nothing_is_shipped_is_refused_with_those_that_are():
+    with pytest.raises(Refused, match="there is: .*04-bulk-beta"):
+        shipped.open("04-bulk")
+
+
+def test_weights_open_as_tensors_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped.resources, "files", lambda _: tmp_path)
+    save_file({"w": torch.arange(3.0)}, tmp_path / "07-score.safetensors")
+    assert torch.equal(shipped.open("07-score")["w"], torch.arange(3.0))
+
+
+def test_an_installed_wheel_opens_each(tmp_path):
+    """As on Colab, where a reader has one notebook and the package."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "lab", source / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source / file)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    program = "from lab import shipped; print(shipped.__file__, *(len(shipped.open(n)) for n in shipped.names()))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "site", check=True, capture_output=True, text=True
+    )
+    where, *rows = run.stdout.split()
+    assert where.startswith(str(tmp_path / "site")) and list(map(int, rows)) == [
+        len(shipped.open(name)) for name in shipped.names()
+    ]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of one file and one shipped table made by it."""
+    (tmp_path / "lab/shipped").mkdir(parents=True)
+    (tmp_path / "lab/a.py").write_text('"""What it is."""\n\n\ndef f(x):\n    return x + 1\n')
+    monkeypatch.setattr(ship, "ROOT", tmp_path)
+    monkeypatch.setattr(ship, "SHIPPED", tmp_path / "lab/shipped")
+    story = {
+        "command": "python -m lab train vae --beta {beta} --seed {seed}",
+        "over": {"beta": [1, 2], "seed": [0, 1]},
+        "keep": {"ELBO": "held-out ELBO"},
+        "spread": {"ELBO": 0.5},
+        "files": ["lab/a.py"],
+        "digest": ship.digest(["lab/a.py"]),
+    }
+    (tmp_path / "lab/shipped/t.json").write_text(json.dumps(story))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text, is_stale",
+    [
+        ('"""Other words."""\n\n\ndef f(x):\n    return x + 1  # why\n', False),
+        ('"""What it is."""\n\n\ndef f(x):\n    return x + 2\n', True),
+        (None, True),
+    ],
+)
+def test_other_code_makes_a_run_stale_and_other_words_do_not(text, is_stale, repository):
+    file = repository / "lab/a.py"
+    file.unlink() if text is None else file.write_text(text)
+    assert ship.stale() == ["t"] * is_stale
+
+
+def test_verifying_fails_beyond_the_spread_and_writes_nothing_and_a_run_writes_table_and_story(repository, monkeypatch):
+    by = {"0": -10.0, "1": -11.0}
+    monkeypatch.setattr(ship, "row", lambda words: ({"held-out ELBO": by[words[-1]]}, {"lab/a.py"}, 2.0))
+    assert ship.main(["t"]) == 0
+    shown = pd.read_csv(repository / "lab/shipped/t.csv")
+    assert shown.to_numpy().tolist() == [[1, 0, -10], [1, 1, -11], [2, 0, -10], [2, 1, -11]]
+    assert ship.stories()["t"]["seconds"] == 8 and ship.main(["--verify"]) == 0
+    by["1"] = -11.6
+    assert ship.main(["--verify"]) == 1 and pd.read_csv(repository / "lab/shipped/t.csv").equals(shown)
