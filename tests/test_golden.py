@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).with_name("golden.json")
 QUICK = ["--epochs", "2", "--n-hidden", "16", "--n-latent", "3", "--size", "64", "--genes", "100"]
 COMMANDS = {
     "vae": [],
-    "cvae": ["--conditions", "cell_type", "--conditions", "phase"],
+    "cvae": ["--condition", "cell_type", "--condition", "phase"],
     "beta-vae": ["--beta", "3", "--warm-up", "5"],
     "iwae": ["--k", "3", "--doubly"],
 }
