@@ -48,7 +48,7 @@ def counts_of(adata: ad.AnnData, layer: str | None = None) -> tuple[ad.AnnData, 
     Raises `Refused` where none of them does, or two hold integers that differ in a gene and cell that both have.
     """
     if layer is None:
-        places = {"counts": adata.layers.get("counts"), "raw": adata.raw and adata.raw.X, "X": adata.X}
+        places = {"counts": adata.layers.get("counts"), "raw": None if adata.raw is None else adata.raw.X, "X": adata.X}
         there = {name: matrix for name, matrix in places.items() if matrix is not None}
         whole = [name for name, matrix in there.items() if _whole(matrix, adata.n_obs)]
         layer = "counts" if "counts" in there else next(iter(whole), None)

@@ -13,6 +13,7 @@ from command_line import QUICK, lines, written
 
 from lab import data
 from lab.command import main, parts
+from lab.command.recipes import found
 from lab.errors import Refused
 
 
@@ -317,7 +318,7 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "conditions of a model that has none": (option("--condition", "batch"), "no option --condition;"),
     "no data": (lambda f: ["train", "vae", "--out", str(f / "run")], "Missing option '--data'"),
     "an unknown command": (lambda f: ["trian"], "no command 'trian'; did you mean train?"),
-    "an unknown model": (lambda f: ["train", "gan"], "choose vae or cvae or beta-vae or iwae"),
+    "an unknown model": (lambda f: ["train", "gan"], f"choose {' or '.join(found())}"),
     "an option that doctor lacks": (lambda f: ["doctor", "--loud"], "no option --loud; python -m lab doctor --help"),
     "out is a file": (onto_a_file, "is a file"),
     "out below a file": (below_a_file, "no folder"),

@@ -44,7 +44,7 @@ def test_help_lists_the_options_that_all_models_share_and_those_of_one_and_the_f
     shared = "data out layer genes epochs steps patience size lr validation seed".split()
     assert all(f"--{name} " in every for name in shared)
     assert all(f"  {option.opts[0]}" in own for option in recipe.options)
-    for file in (*SHARED, "latent.h5ad"):
+    for file in (*SHARED, *["latent.h5ad"] * bool(recipe.embed)):
         assert file in said
     for default in ("[default: 128; x>=1]", "[default: 0.001; x>0]", "2000, or all where", "[required]"):
         assert default in " ".join(said.split())

@@ -57,7 +57,7 @@ marginal_profile = Recipe(
     build,
     loss,
     results,
-    options=(CONDITION, click.Option(["--floor"], type=Real(0), default=1.0, help="Pseudocount.")),
+    options=(CONDITION, click.Option(["--floor"], type=Real(0), metavar="FLOAT", default=1.0, help="Pseudocount.")),
     help="Train one profile for all cells.",
     sample=lambda model, b: model.law(b).sample(),
 )
