@@ -1,9 +1,12 @@
 """Run again what `lab/shipped` holds: `python book/_ext/ship.py [NAME | --verify]` (`make shipped NAME=...`).
 
 A shipped table is a command with blanks, `python -m lab train … --beta {beta} --seed {seed}`, run once for each
-combination of the values in `over`; a row is these values and what run.json then says. It is stale when a file of `lab`
-that its command loads has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing,
-and fails where something is stale or differs from what is shipped by more than its `spread`.
+combination of the values in `over`; a row is these values and what run.json then says. Where the story has `"weights":
+true`, its one run's weights are shipped, and the row stands in the story. To begin one, write its `.json` with `what`,
+`command`, `over`, `keep` and `spread`.
+
+It is stale when a file of `lab` that its command loads has changed in more than comments and docstrings. `--verify`
+computes all anew, writes nothing, and fails where something is stale or differs by more than its `spread`.
 """
 
 import ast
@@ -12,6 +15,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +26,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "lab/shipped"
+CATALOGUE = ROOT / "lab/data/catalogue"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 LOADED = """import sys
 from lab.command import main
@@ -54,7 +59,7 @@ def digest(files):
 
 def stale():
     """The names whose command would now run other code."""
-    return [name for name, story in stories().items() if digest(story["files"]) != story["digest"]]
+    return [name for name, story in stories().items() if digest(story.get("files", ())) != story.get("digest")]
 
 
 def runs(story):
@@ -64,8 +69,17 @@ def runs(story):
         yield blanks, story["command"].format(**blanks).removeprefix("python -m lab ").split()
 
 
-def row(words):
-    """What run.json says of one run, the files of `lab` that it loaded, and its seconds."""
+def counted(files, words):
+    """The files that make a run stale, by name. The catalogue lists all its sets: only the command's own counts."""
+    from reach import reach  # needs what builds pages; the rest of this file does not
+
+    own = {part.file for part in reach({("data", words[words.index("--data") + 1])})}
+    there = (f for f in map(Path, files) if ROOT in f.parents)
+    return {f.relative_to(ROOT).as_posix() for f in there if CATALOGUE not in f.parents or f in own}
+
+
+def row(words, weights=None):
+    """What run.json says of one run, the files of `lab` that count, and its seconds; its weights are copied there."""
     with tempfile.TemporaryDirectory() as folder:
         line, start = [*words, "--out", f"{folder}/run"], time.monotonic()
         env = {k: v for k, v in os.environ.items() if k != "LAB_DATA"} | ONE_THREAD
@@ -73,19 +87,21 @@ def row(words):
         if done.returncode:
             raise SystemExit(f"{' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
         results = json.loads(Path(folder, "run", "run.json").read_text())["results"]
-        files = {Path(line) for line in done.stdout.splitlines() if line.endswith(".py")}
-        return results, {str(f.relative_to(ROOT)) for f in files if ROOT in f.parents}, time.monotonic() - start
+        if weights:
+            shutil.copy(Path(folder, "run", "model.safetensors"), weights)
+        files = [line for line in done.stdout.splitlines() if line.endswith(".py")]
+        return results, counted(files, words), time.monotonic() - start
 
 
-def table(story):
+def table(story, weights=None):
     """The whole table, the files and the seconds behind it."""
     rows, files, seconds = [], set(), 0.0
     for blanks, words in runs(story):
-        results, loaded, took = row(words)
+        results, loaded, took = row(words, weights)
         rows.append(blanks | {column: round(results[name], 2) for column, name in story["keep"].items()})
         files, seconds = files | loaded, seconds + took
         print(" ".join(words), rows[-1], f"{took:.0f} s", flush=True)
-    return pd.DataFrame(rows), sorted(files), seconds
+    return pd.DataFrame(rows), files, seconds
 
 
 def differences(story, now, then):
@@ -94,22 +110,47 @@ def differences(story, now, then):
     return {column: by for column, by in moved.items() if by > story["spread"][column]}
 
 
-def main(asked):
-    """Run what is asked, or what is stale; exit status."""
-    wrong = {name: "stale" for name in stale()} if asked == ["--verify"] else {}
-    for name in stories() if asked == ["--verify"] else asked or stale():
-        story = stories()[name]
-        now, files, seconds = table(story)
-        if asked == ["--verify"]:
-            if moved := differences(story, now, pd.read_csv(SHIPPED / f"{name}.csv")):
-                wrong[name] = f"differs by {moved}"
-            continue
-        now.to_csv(SHIPPED / f"{name}.csv", index=False)
-        made = {"seconds": round(seconds), "processor": f"{platform.machine()}, one thread", "files": files}
-        made |= {"digest": digest(files)}
-        (SHIPPED / f"{name}.json").write_text(json.dumps(story | made, indent=1) + "\n")
+def processor():
+    """What rounding depends on."""
+    import torch
+
+    kernels, release = torch.backends.cpu.get_cpu_capability(), torch.__version__.split("+")[0]
+    return f"{platform.machine()} with {kernels}, one thread, torch {release}"
+
+
+def before(name, story):
+    """The table that is shipped, or the row that the story has of shipped weights."""
+    return pd.DataFrame(story["rows"]) if story.get("weights") else pd.read_csv(SHIPPED / f"{name}.csv")
+
+
+def verify():
+    """Compute all anew; exit status."""
+    wrong = {name: "stale" for name in stale()}
+    for name, story in stories().items():
+        if moved := differences(story, table(story)[0], before(name, story)):
+            wrong[name] = f"differs by {moved}"
     print(*(f"{name}: {what}" for name, what in wrong.items()), sep="\n")
     return bool(wrong)
+
+
+def ship(name):
+    """Run a story's command, and write what it gives and how."""
+    story = stories()[name]
+    now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
+    made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files), "digest": digest(files)}
+    if story.get("weights"):
+        made["rows"] = now.to_dict("records")
+    else:
+        now.to_csv(SHIPPED / f"{name}.csv", index=False)
+    (SHIPPED / f"{name}.json").write_text(json.dumps(story | made, indent=1) + "\n")
+
+
+def main(asked):
+    """Run what is asked, or what is stale; exit status."""
+    if asked == ["--verify"]:
+        return verify()
+    for name in asked or stale():
+        ship(name)
 
 
 if __name__ == "__main__":

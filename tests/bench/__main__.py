@@ -62,7 +62,7 @@ def fit_lab(cells: ad.AnnData, epochs: int, seed: int):
     torch.manual_seed(seed)
     model, batches = vae.count_vae(GENES, LATENT, HIDDEN), loader(cells, size=SIZE, seed=seed)
     start = now()
-    for _ in train.steps(model, lambda b: vae.loss(model, b), batches, n=epochs * len(batches), lr=1e-3):
+    for _ in train.steps(model, partial(vae.loss, model), batches, n=epochs * len(batches), lr=1e-3):
         pass
     return model, now() - start
 

@@ -8,6 +8,7 @@ interleaved, and the ratio is that of the medians.
 import statistics
 import sys
 import time
+from functools import partial
 
 import anndata as ad
 import numpy as np
@@ -24,13 +25,13 @@ SIZE, K = 128, 50
 def plain(cells: ad.AnnData):
     """The VAE, as every chapter trains it."""
     model = vae.count_vae(cells.n_vars)
-    return endless(model, lambda b: vae.loss(model, b), cells)
+    return endless(model, partial(vae.loss, model), cells)
 
 
 def iwae(cells: ad.AnnData, doubly: bool = False):
     """The bound of K samples."""
     model = vae.count_vae(cells.n_vars)
-    return endless(model, lambda b: vae.iwae_loss(model, b, k=K, doubly=doubly), cells)
+    return endless(model, partial(vae.iwae_loss, model, k=K, doubly=doubly), cells)
 
 
 def factor(cells: ad.AnnData):
