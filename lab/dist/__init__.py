@@ -2,4 +2,5 @@
 
 from .gaussian import gaussian
 from .negative_binomial import NegativeBinomial, log_negative_binomial, negative_binomial
+from .poisson import Poisson
 from .zero_inflated import ZeroInflated

@@ -26,6 +26,7 @@ def negative_binomial(mean: Tensor, theta: Tensor, validate_args: bool = True) -
 def log_negative_binomial(x: Tensor, mean: Tensor, theta: Tensor) -> Tensor:
     """log NB(x), term by term as in the book: what `NegativeBinomial.log_prob` computes faster, and without the loss
     of digits that float32 suffers here where the gamma functions are large."""
+    x = x.to(torch.promote_types(x.dtype, mean.dtype))
     ways = (x + theta).lgamma() - theta.lgamma() - (x + 1).lgamma()  # log of the binomial coefficient
     return ways + theta * (theta / (theta + mean)).log() + torch.xlogy(x, mean / (theta + mean))
 
@@ -50,7 +51,8 @@ class NegativeBinomial(Distribution):
         return self.mean + self.mean**2 / self.theta
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log NB(x), as `log_negative_binomial`, for counts x that broadcast with the distribution."""
+        """log NB(x), as `log_negative_binomial`, for counts x, of any dtype, that broadcast with the distribution."""
+        x = x.to(torch.promote_types(x.dtype, self._mean.dtype))  # minus an unsigned 3 is 253
         shape = torch.broadcast_shapes(self.batch_shape, x.shape)
         return LogNegativeBinomial.apply(self._mean.expand(shape).contiguous(), self.theta, x)
 

@@ -36,3 +36,7 @@ class ZeroInflated(Distribution):
         """Draw counts (sample_shape + batch_shape)."""
         x = self.base.sample(sample_shape)
         return x * (torch.rand_like(x) > torch.sigmoid(self.gate_logits))
+
+    def expand(self, batch_shape, _instance=None) -> "ZeroInflated":
+        """The same distribution over a larger batch."""
+        return ZeroInflated(self.base.expand(batch_shape), self.gate_logits.expand(batch_shape))

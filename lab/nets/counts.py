@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from lab import dist
 from lab.dist import ZeroInflated, negative_binomial
 
 from .conditions import ConditionEmbedding, Minibatch, level
@@ -59,7 +60,7 @@ class Poisson(nn.Module):
     """Poisson around the mean: counting noise and nothing else."""
 
     def forward(self, mean: Tensor, z: Tensor, cond: Minibatch) -> Distribution:
-        return torch.distributions.Poisson(mean, validate_args=False)
+        return dist.Poisson(mean, validate_args=False)
 
 
 class Log1pRelative(nn.Module):
