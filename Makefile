@@ -40,7 +40,8 @@ elsewhere: $(BIN)/.ready
 
 # For the inner loop, in a minute or two: handwriting, the package, what a page must hold; no page is executed.
 check: $(BIN)/.ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/test_handwriting.py tests/lab tests/book/test_chapters.py
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -k 'not stated_seconds' \
+	tests/test_handwriting.py tests/lab tests/book/test_chapters.py
 
 notebooks: executed
 	@$(BIN)/python book/_ext/reader.py
