@@ -6,6 +6,7 @@ Codes are (N, Z), factors (N, F), both numbers; a category goes in as one column
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -76,13 +77,23 @@ def sap(codes, factors) -> float:
 
 def total_correlation(z: Tensor) -> Tensor:
     """KL(N(m, C), product of its marginals) = -1/2 log det corr(z), in nats, of codes (N, Z): exact for Gaussian codes
-    as N grows; a sample's is too high, by about Z (Z - 1) / 4N where they are independent."""
-    if z.dim() != 2 or not len(z) > z.shape[1] > 1 or (z.std(0) == 0).any():
+    as N grows; a sample's is too high, by about Z (Z - 1) / 4N where they are independent. Raises ValueError where one
+    code follows from the others, for which it is infinite."""
+    if z.dim() != 2 or not len(z) > z.shape[1] > 1 or (z.amax(0) == z.amin(0)).any():
         raise ValueError(
             f"a total correlation is between two codes or more, none constant, of more cells than codes; "
             f"got {tuple(z.shape)}: drop collapsed codes, or add cells"
         )
-    return -0.5 * torch.corrcoef(z.T).logdet()
+    if not z.isfinite().all():
+        raise ValueError("codes hold NaN or infinity; drop those cells first")
+    corr = torch.corrcoef(z.to(torch.promote_types(z.dtype, torch.float32)).T)
+    least, vector = (part[..., 0] for part in torch.linalg.eigh(corr.detach()))
+    if least < 10 * len(corr) * torch.finfo(corr.dtype).eps:  # what rounding leaves of 0
+        raise ValueError(
+            f"code {vector.abs().argmax()} is a sum of others to the last digit, so that the total correlation is "
+            "infinite; drop that column"
+        )
+    return -0.5 * corr.logdet()
 
 
 @torch.no_grad()
@@ -129,7 +140,7 @@ def factor_loss(discriminator: nn.Module, recon: Tensor, kl: Tensor, z: Tensor, 
 
 
 def _checked(codes, factors) -> tuple[np.ndarray, np.ndarray]:
-    codes, factors = np.asarray(codes, np.float64), np.asarray(factors, np.float64)
+    codes, factors = (np.asarray(a.toarray() if sparse.issparse(a) else a, np.float64) for a in (codes, factors))
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
         raise ValueError(f"codes are (N, Z) and factors (N, F), one row a cell; got {codes.shape}, {factors.shape}")
     if codes.shape[1] < 2:

@@ -1,8 +1,8 @@
-"""Distances between two samples: arrays (N, D) and (M, D) in, float out. All three are 0 in expectation only for equal
-laws (the Fréchet distance: for equal means and covariances)."""
+"""Distances between two samples: arrays (N, D) and (M, D) in, dense or sparse, float out. All three are 0 in
+expectation only for equal laws (the Fréchet distance: for equal means and covariances)."""
 
 import numpy as np
-from scipy.linalg import sqrtm
+from scipy import sparse
 from scipy.spatial.distance import cdist, pdist
 
 
@@ -37,14 +37,13 @@ def frechet_distance(x, y) -> float:
     """|m - m'|^2 + tr(S + S' - 2 (S S')^{1/2}): squared Wasserstein-2 distance between the Gaussians with the samples'
     moments (Dowson & Landau 1982). Biased upwards by O(1/N): compare at equal N, beside two halves of the real data."""
     x, y = _samples(x, y)
-    s, s_ = np.atleast_2d(np.cov(x, rowvar=False)), np.atleast_2d(np.cov(y, rowvar=False))
-    root = sqrtm(s)
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ s_ @ root), 0, None)).sum()  # tr (S S')^{1/2}, symmetric form
-    return float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s) + np.trace(s_) - 2 * cross)
+    r, r_ = (np.linalg.qr((z - z.mean(0)) / np.sqrt(len(z) - 1), mode="r") for z in (x, y))  # S = R^T R
+    cross = np.linalg.svd(r @ r_.T, compute_uv=False).sum()  # tr (S S')^{1/2}, with no root of a matrix that has none
+    return max(float(np.square(x.mean(0) - y.mean(0)).sum() + np.square(r).sum() + np.square(r_).sum() - 2 * cross), 0)
 
 
 def _samples(x, y):
-    x, y = (np.asarray(a, dtype=float) for a in (x, y))
+    x, y = (np.asarray(a.toarray() if sparse.issparse(a) else a, dtype=float) for a in (x, y))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"two samples are arrays (N, D) and (M, D) with the same D; got {x.shape} and {y.shape}")
     if min(len(x), len(y)) < 2:

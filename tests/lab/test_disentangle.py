@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.metrics import mutual_info_score
 from torch import nn
@@ -148,6 +149,43 @@ def test_a_total_correlation_that_cannot_be_estimated_is_refused():
     for codes in (z[:3], z[:, :1], torch.cat([z, torch.ones(50, 1)], 1), z[0]):
         with pytest.raises(ValueError, match="two codes or more"):
             disentangle.total_correlation(codes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64])
+def test_the_total_correlation_with_a_sum_of_other_codes_is_infinite_and_refused_until_that_column_is_dropped(
+    seed, kind
+):
+    torch.manual_seed(seed)
+    z = (10 * torch.randn(200, 3)).to(kind)
+    z = torch.cat([z, z.sum(1, keepdim=True)], 1)
+    with pytest.raises(ValueError, match="code 3 is a sum of others to the last digit"):
+        disentangle.total_correlation(z)
+    assert 0 < disentangle.total_correlation(z[:, :3]).item() < 0.2
+
+
+def test_a_total_correlation_short_of_infinite_is_its_closed_form():
+    z = correlated(50_000, 0)
+    for rho in (0.99, 0.9999):
+        pair = torch.stack([z[:, 0], rho * z[:, 0] + math.sqrt(1 - rho**2) * torch.randn(50_000)], 1)
+        assert disentangle.total_correlation(pair).item() == pytest.approx(-0.5 * math.log(1 - rho**2), rel=0.01)
+
+
+def test_a_total_correlation_of_codes_with_nan_is_refused_and_of_a_constant_that_rounds():
+    z = torch.tensor([[0.0, 1.0], [1.0, math.nan], [2.0, 0.0], [1.0, 3.0]])
+    with pytest.raises(ValueError, match="NaN"):
+        disentangle.total_correlation(z)
+    with pytest.raises(ValueError, match="none constant"):
+        disentangle.total_correlation(torch.cat([torch.randn(49, 1), torch.full((49, 1), 0.1)], 1))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "float16", "float32", "csr", "coo"])
+def test_codes_and_factors_of_every_kind_give_the_same_numbers(kind):
+    codes = np.random.default_rng(0).integers(0, 9, (300, 3))
+    factors = codes[:, :2] // 3
+    to = lambda a: sparse.coo_matrix(a).asformat(kind) if kind in ("csr", "coo") else a.astype(kind)
+    for measure in (disentangle.mig, disentangle.sap, disentangle.dci):
+        assert measure(to(codes), to(factors)) == measure(codes.astype(float), factors.astype(float))
 
 
 def test_independent_codes_of_few_cells_show_the_stated_bias():

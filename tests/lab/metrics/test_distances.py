@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 from scipy.linalg import sqrtm
 
 from lab import metrics
@@ -53,6 +53,26 @@ def test_frechet_distance_of_moments_matched_exactly_is_the_textbook_formula(see
     exact = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(s + t - 2 * sqrtm(s @ t).real)
     assert metrics.frechet_distance(x, y) == pytest.approx(exact, rel=1e-8)
     assert metrics.frechet_distance(x, x) == pytest.approx(0, abs=1e-8)
+
+
+def test_frechet_distance_of_fewer_points_than_coordinates_is_exact():
+    r = np.random.default_rng(0)
+    x, y = r.normal(size=(200, 1000)), r.normal(size=(250, 1000))
+    X, Y = x - x.mean(0), y - y.mean(0)
+    exact = np.square(x.mean(0) - y.mean(0)).sum() + np.square(X).sum() / 199 + np.square(Y).sum() / 249
+    exact -= 2 * np.linalg.svd(X @ Y.T, compute_uv=False).sum() / np.sqrt(199 * 249)  # nuclear norm: the same trace
+    assert metrics.frechet_distance(x, y) == pytest.approx(exact, rel=1e-12)
+    assert 0 <= metrics.frechet_distance(x, x) < 1e-10
+    assert metrics.frechet_distance(x[:, :1] * 0, x[:, :1] * 0) == 0
+
+
+@pytest.mark.parametrize("distance", [metrics.mmd, metrics.energy_distance, metrics.frechet_distance])
+@pytest.mark.parametrize("kind", ["uint8", "int64", "float16", "float32", "csr", "csc", "coo"])
+def test_samples_of_every_kind_give_the_same_distance(distance, kind):
+    r = np.random.default_rng(0)
+    x, y = r.poisson(3, (40, 5)), r.poisson(4, (30, 5))
+    to = lambda a: sparse.coo_matrix(a).asformat(kind) if len(kind) == 3 else a.astype(kind)
+    assert distance(to(x), to(y)) == distance(x.astype(float), y.astype(float)) > 0
 
 
 def test_frechet_distance_is_biased_upwards_like_one_over_n():
