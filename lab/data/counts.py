@@ -59,7 +59,8 @@ def matrix_of(adata: ad.AnnData, layer: str):
         )
     if getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix):
         raise Refused(
-            f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; rewrite it as CSR"
+            f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; read it without "
+            "on_disk, or write it anew after .tocsr()"
         )
     return matrix
 
@@ -69,6 +70,31 @@ def column(adata: ad.AnnData, name: str) -> pd.Series:
     if name not in adata.obs:
         raise Refused(f"obs has no column {name!r}; it has: {', '.join(map(str, adata.obs.columns)) or 'none'}")
     return adata.obs[name]
+
+
+def labels(adata: ad.AnnData, name: str) -> pd.Series:
+    """The obs column `name` (B,), or `Refused` where a cell has no value in it."""
+    values = column(adata, name)
+    if values.isna().any():
+        raise Refused(
+            f"obs[{name!r}] is missing for {values.isna().sum()} of {len(values)} cells; label or remove them"
+        )
+    return values
+
+
+def in_csr(matrix, dtype) -> sparse.csr_matrix:
+    """A matrix (B, G), dense or sparse, in memory or on disk, as CSR in memory that stores no zero and no entry twice.
+    It may share its values with `matrix`: copy it before writing to it.
+    """
+    if not sparse.issparse(matrix):
+        matrix = matrix[:]  # from the disk
+        matrix = matrix if sparse.issparse(matrix) else np.asarray(matrix, dtype)  # scipy knows no float16
+    matrix = sparse.csr_matrix(matrix, dtype=dtype)
+    if not matrix.has_canonical_format or (matrix.data == 0).any():
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    return matrix
 
 
 def check_finite(matrix, n: int) -> None:

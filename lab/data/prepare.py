@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from scipy import sparse
 
 from lab.errors import Refused
 
-from .counts import count_totals
+from .counts import count_totals, in_csr
 
 
 def prepare(
@@ -40,7 +41,7 @@ def prepare(
     training cells chose. `uns["prepare"]` keeps the record.
     """
     totals = count_totals(adata, layer)
-    counts = sparse.csr_matrix(adata.X if layer == "X" else adata.layers[layer], dtype=np.int32)
+    counts = in_csr(adata.X if layer == "X" else adata.layers[layer], np.int32)
     cells = ad.AnnData(
         obs=adata.obs.copy(),
         var=adata.var.copy(),
@@ -88,7 +89,7 @@ def log_normalise(counts, total) -> sparse.csr_matrix:
     """
     total = np.asarray(total, np.float64)
     per_cell = np.divide(1e4, total, out=np.zeros_like(total), where=total > 0)
-    return (sparse.diags(per_cell) @ sparse.csr_matrix(counts, dtype=np.float64)).log1p().tocsr().astype(np.float32)
+    return (sparse.diags(per_cell) @ in_csr(counts, np.float64)).log1p().tocsr().astype(np.float32)
 
 
 def thin(adata: ad.AnnData, fraction: float, seed: int = 0) -> ad.AnnData:
@@ -96,20 +97,21 @@ def thin(adata: ad.AnnData, fraction: float, seed: int = 0) -> ad.AnnData:
 
     Poisson counts stay Poisson with mean `fraction` * mean, and are independent of what was removed; negative binomial
     counts stay negative binomial with the same theta. `obs["n_counts"]`, where present, is thinned with them (also its
-    part outside these genes), `X` is normalised anew, and the columns that thinning makes untrue, `n_genes` and
-    `percent_mito`, are dropped.
+    part outside these genes), `X` is normalised anew, and what thinning makes untrue, `raw` and the columns `n_genes`
+    and `percent_mito`, is dropped.
     """
     if not 0 < fraction <= 1:
         raise Refused(f"fraction={fraction}: it is the probability of keeping a UMI, between 0 (excluded) and 1")
     before, random = count_totals(adata, "counts"), np.random.default_rng(seed)
-    counts = sparse.csr_matrix(adata.layers["counts"], copy=True).astype(np.int32)
+    counts = in_csr(adata.layers["counts"], np.int32).copy()
     counts.data = random.binomial(counts.data, fraction).astype(np.int32)
     counts.eliminate_zeros()
-    thinned = adata.copy()
+    thinned = adata.to_memory(copy=True)
+    thinned.raw = None
     thinned.layers["counts"] = counts
     total = np.asarray(counts.sum(axis=1)).ravel().astype(float)
     if "n_counts" in adata.obs:
-        outside = np.maximum(np.round(adata.obs["n_counts"].to_numpy(float) - before), 0).astype(np.int64)
+        outside = np.maximum(np.round(_measured(adata, "n_counts") - before), 0).astype(np.int64)
         total += random.binomial(outside, fraction)
         thinned.obs["n_counts"] = total
     thinned.obs = thinned.obs.drop(columns=[name for name in ("n_genes", "percent_mito") if name in thinned.obs])
@@ -126,5 +128,19 @@ def _per_cell(cells: ad.AnnData, totals: np.ndarray) -> None:
         "percent_mito": np.divide(in_mito, totals, out=np.zeros_like(totals), where=totals > 0),
     }
     for name, values in measured.items():
-        if name not in cells.obs:
+        if name in cells.obs:
+            _measured(cells, name)
+        else:
             cells.obs[name] = values
+
+
+def _measured(adata: ad.AnnData, name: str) -> np.ndarray:
+    """A column of totals or fractions (B,) that came with the cells; `Refused` where it is not numbers from 0 up."""
+    numeric = pd.api.types.is_numeric_dtype(adata.obs[name])
+    values = adata.obs[name].to_numpy(float, na_value=np.nan) if numeric else np.full(adata.n_obs, np.nan)
+    if (bad := ~(np.isfinite(values) & (values >= 0))).any():
+        raise Refused(
+            f"obs[{name!r}] is missing or no number from 0 up for {bad.sum()} of {len(bad)} cells; fill it in, or "
+            f"delete that column, and the matrix's own values are taken"
+        )
+    return values

@@ -1,5 +1,7 @@
 """Preparation against scanpy, thinning against theorems."""
 
+import itertools
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -137,3 +139,72 @@ def test_thinning_scales_the_full_total_and_renormalises(cells):
 def test_thinning_by_a_fraction_that_is_no_probability_is_refused(cells, fraction):
     with pytest.raises(Refused, match="probability of keeping a UMI"):
         data.thin(cells, fraction)
+
+
+def test_zeros_that_are_stored_count_for_no_gene():
+    """Three cells of two genes, the second stored and never counted."""
+    stored = sparse.csr_matrix((np.array([5, 0] * 3), np.array([0, 1] * 3), np.array([0, 2, 4, 6])), shape=(3, 2))
+    cells = ad.AnnData(layers={"counts": stored}, var={"name": ["seen", "never"]})
+    cells.var_names = ["seen", "never"]
+    with pytest.raises(Refused, match="no cell passes min_genes=2"):
+        data.prepare(cells, min_genes=2, min_cells=3)
+    ready = data.prepare(cells, min_genes=0, min_cells=3)
+    assert ready.obs["n_genes"].tolist() == [1, 1, 1] and ready.var_names.tolist() == ["seen"]
+    assert data.thin(cells, 1.0).X.nnz == 3 and cells.layers["counts"].nnz == 6  # what was given stays as it was
+
+
+def test_a_gene_that_is_stored_twice_in_a_cell_is_one_gene():
+    twice = sparse.csr_matrix((np.array([2, 3]), np.array([0, 0]), np.array([0, 2])), shape=(1, 2))
+    ready = data.prepare(ad.AnnData(layers={"counts": twice}), min_genes=0, min_cells=0)
+    assert ready.obs["n_genes"].tolist() == [1] and ready.layers["counts"].toarray().tolist() == [[5, 0]]
+
+
+@pytest.mark.parametrize("name", ["n_counts", "n_genes", "percent_mito"])
+@pytest.mark.parametrize("value", [np.nan, -1.0, "many", np.inf])
+def test_a_measurement_that_a_cell_lacks_is_refused_until_it_is_deleted(name, value):
+    """As an outer join of two tables leaves it."""
+    cells = ad.AnnData(layers={"counts": np.full((4, 5), 2)})
+    cells.obs[name] = [10.0, value, 10.0, 10.0] if name != "percent_mito" else [0.0, value, 0.0, 0.0]
+    calls = [lambda: data.prepare(cells, min_genes=0, min_cells=0), lambda: data.thin(cells, 0.5)]
+    for call in calls if name == "n_counts" else calls[:1]:
+        with pytest.raises(Refused, match=f"obs.'{name}'. is missing or no number .* for [14] of 4 cells; fill it in"):
+            call()
+    del cells.obs[name]
+    assert [call().n_obs for call in calls] == [4, 4]
+
+
+KINDS = "uint8 int8 bool uint16 int64 uint64 float32 float64".split()
+
+
+@pytest.mark.parametrize(
+    "kind, form", [*itertools.product(KINDS, ["dense", "csr", "csc", "csr_array"]), ("float16", "dense")]
+)
+def test_counts_of_every_kind_are_prepared_thinned_and_served_alike(kind, form):
+    counts = np.random.default_rng(0).poisson(1, (30, 8)).clip(0, 1 if kind == "bool" else 99)
+    counts[:, 0] = 1
+    make = {"dense": np.array, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix, "csr_array": sparse.csr_array}[form]
+    want, cells = (ad.AnnData(layers={"counts": m}) for m in (counts.astype(np.int32), make(counts.astype(kind))))
+    for change in (lambda a: data.prepare(a, 4, min_genes=1, min_cells=1), lambda a: data.thin(a, 0.5)):
+        for attribute in (lambda a: a.X, lambda a: a.layers["counts"]):
+            np.testing.assert_array_equal(attribute(change(cells)).toarray(), attribute(change(want)).toarray())
+    np.testing.assert_array_equal(data.minibatch(cells)["x"], counts)
+    data.assert_no_leakage(*data.split(ad.AnnData(layers={"counts": make(np.vander(range(9), 4).astype("int64"))})))
+
+
+def test_sets_on_disk_are_prepared_thinned_and_split_as_in_memory(raw, tmp_path):
+    cells = raw()
+    cells.layers["dense"] = cells.layers["counts"].toarray()
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    disk = data.read(tmp_path / "cells.h5ad", on_disk=True)
+    for layer in ("counts", "dense"):
+        one, other = (data.prepare(a, 50, layer=layer, min_genes=100) for a in (disk, cells))
+        np.testing.assert_array_equal(one.X.toarray(), other.X.toarray())
+    np.testing.assert_array_equal(data.thin(disk, 0.5).X.toarray(), data.thin(cells, 0.5).X.toarray())
+    for one, other in zip(data.split(disk), data.split(cells)):
+        np.testing.assert_array_equal(one.layers["counts"].toarray(), other.layers["counts"].toarray())
+
+
+def test_thinning_leaves_no_deeper_counts_behind():
+    cells = ad.AnnData(np.full((6, 5), 10.0), layers={"counts": np.full((6, 5), 10)})
+    cells.raw = cells
+    assert data.thin(cells, 0.1).raw is None and cells.raw is not None
