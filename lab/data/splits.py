@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from lab.errors import Refused
 
-from .counts import column
+from .counts import labels
 
 
 def split(
@@ -17,7 +19,7 @@ def split(
     fractions: Sequence[float] = (0.8, 0.2),
     *,
     by: str | None = None,
-    test: Sequence[str] | None = None,
+    test: str | Sequence[str] | None = None,
     stratify: str | None = None,
     seed: int = 0,
 ) -> tuple[ad.AnnData, ...]:
@@ -25,22 +27,22 @@ def split(
     add up to all cells.
 
     `by`: whole groups (donors, batches, perturbations) go to one part, in sizes as near to `fractions` as groups allow.
-    `by` with `test`: (train, test), where test has exactly those groups. `stratify`: each category of that column is
-    divided in these proportions. Every part keeps all categories of the categorical columns, so that codes mean the
-    same in each.
+    `by` with `test`, a group or several: (train, test), where test has exactly those. `stratify`: each category of that
+    column is divided in these proportions. Every part keeps all categories of the categorical columns, so that codes
+    and colours mean the same in each.
     """
     random = np.random.default_rng(seed)
     for name in filter(None, (by, stratify)):
-        column(adata, name)
+        labels(adata, name)
     if by is not None and stratify is not None:
         raise Refused(
             "choose `by` (whole groups) or `stratify` (equal shares of each category): a group cannot be divided"
         )
     if test is not None:
+        test = list(test) if pd.api.types.is_list_like(test) else [test]
         if by is None or (absent := [group for group in test if not (adata.obs[by] == group).any()]):
             raise Refused(
-                f"test={list(test)}: "
-                + ("name the column with by=" if by is None else f"no cell has {by} {absent[0]!r}")
+                f"test={test}: " + ("name the column with by=" if by is None else f"no cell has {by} {absent[0]!r}")
             )
         part = adata.obs[by].isin(test).to_numpy().astype(int)
         n_parts = 2
@@ -52,10 +54,10 @@ def split(
         if by is not None:
             part = _by_group(adata.obs[by].astype(str).to_numpy(), share, random)
         else:
-            labels = adata.obs[stratify].astype(str).to_numpy() if stratify else np.zeros(adata.n_obs)
+            strata = adata.obs[stratify].astype(str).to_numpy() if stratify else np.zeros(adata.n_obs)
             part = np.empty(adata.n_obs, int)
-            for label in np.unique(labels):
-                rows = random.permutation(np.flatnonzero(labels == label))
+            for stratum in np.unique(strata):
+                rows = random.permutation(np.flatnonzero(strata == stratum))
                 part[rows] = np.searchsorted(
                     np.round(np.cumsum(share) * len(rows)), np.arange(len(rows)), side="right"
                 ).clip(max=n_parts - 1)
@@ -80,7 +82,7 @@ def assert_no_leakage(train: ad.AnnData, *held_out: ad.AnnData, by: str | None =
                 raise Refused(
                     f"{where} share {len(shared)} cells (first: {sorted(shared)[0]!r}); split again by disjoint rows"
                 )
-            if by is not None and (shared := set(column(one, by)) & set(column(other, by))):
+            if by is not None and (shared := set(labels(one, by)) & set(labels(other, by))):
                 raise Refused(
                     f"{where} share {len(shared)} values of {by!r} (first: "
                     f"{sorted(shared, key=str)[0]!r}); split(..., by={by!r}) keeps groups whole"
@@ -96,7 +98,7 @@ def assert_known_categories(train: ad.AnnData, held_out: ad.AnnData, by: str) ->
     """Raise `Refused` where `held_out` has a value of obs column `by` that no training cell has: a model has no code
     for it.
     """
-    if unseen := sorted(set(column(held_out, by)) - set(column(train, by)), key=str):
+    if unseen := sorted(set(labels(held_out, by)) - set(labels(train, by)), key=str):
         raise Refused(
             f"{by} {unseen[0]!r} occurs only among held-out cells, so no model can have learned it; "
             f"split(..., stratify={by!r})"
@@ -120,6 +122,8 @@ def _part(adata: ad.AnnData, rows: np.ndarray) -> ad.AnnData:
     for name, values in adata.obs.items():
         if hasattr(values, "cat"):  # anndata drops categories without cells; codes would then differ between parts
             part.obs[name] = part.obs[name].cat.set_categories(values.cat.categories)
+            if (colors := f"{name}_colors") in adata.uns:
+                part.uns[colors] = copy(adata.uns[colors])
     return part
 
 

@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from lab import data
@@ -72,6 +73,45 @@ def test_the_guards_refuse_a_column_that_is_not_there(cells):
         data.assert_no_leakage(*parts, by="donor")
     with pytest.raises(Refused, match="no column 'donor'; it has: cell_type"):
         data.assert_known_categories(*parts, "donor")
+
+
+def test_a_label_that_is_missing_is_no_group_until_it_is_given_one():
+    labels = ["d1"] * 10 + ["d2"] * 10 + [None] * 10
+    cells = ad.AnnData(np.random.default_rng(0).random((30, 3)))
+    cells.obs["donor"] = labels
+    missing = "obs.'donor'. is missing for 10 of 30 cells; label or remove them"
+    for options in (dict(by="donor"), dict(stratify="donor"), dict(by="donor", test=["d1"])):
+        with pytest.raises(Refused, match=missing):
+            data.split(cells, (0.6, 0.4), **options)
+    with pytest.raises(Refused, match=missing):
+        data.assert_no_leakage(cells[:0].copy(), cells, by="donor")
+    with pytest.raises(Refused, match=missing):
+        data.assert_known_categories(cells[:10].copy(), cells, "donor")
+    cells.obs["donor"] = cells.obs["donor"].fillna("unknown")
+    train, test = data.split(cells, (0.6, 0.4), by="donor")
+    assert (train.n_obs, test.n_obs) == (20, 10)
+    assert data.split(cells[:20].copy(), (0.5, 0.5), by="donor")[1].n_obs == 10
+
+
+def test_every_part_keeps_a_colour_beside_each_category():
+    cells = ad.AnnData(np.ones((10, 3)), uns={"type_colors": ["#ff0000", "#0000ff"]})
+    cells.obs["type"] = pd.Categorical(["A"] * 9 + ["B"], ["B", "A"])
+    for part in data.split(cells, (0.8, 0.2)):
+        assert part.obs["type"].cat.categories.tolist() == ["B", "A"]
+        assert list(part.uns["type_colors"]) == ["#ff0000", "#0000ff"]
+        part.uns["type_colors"][0] = "#000000"
+    assert cells.uns["type_colors"][0] == "#ff0000"
+
+
+@pytest.mark.parametrize("groups", ["stim", ["stim"], np.array(["stim"]), {"stim"}])
+def test_one_group_of_test_may_stand_without_a_list(groups):
+    cells = ad.AnnData(np.ones((6, 2)))
+    cells.obs["batch"], cells.obs["run"] = ["ctrl", "stim"] * 3, [1, 2] * 3
+    train, test = data.split(cells, by="batch", test=groups)
+    assert set(train.obs["batch"]) == {"ctrl"} and set(test.obs["batch"]) == {"stim"}
+    assert set(data.split(cells, by="run", test=2)[1].obs["run"]) == {2}
+    with pytest.raises(Refused, match="no cell has batch 'ctr'"):
+        data.split(cells, by="batch", test="ctr")
 
 
 @pytest.mark.parametrize(
