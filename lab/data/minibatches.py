@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lab.errors import Refused
 from lab.nets import Minibatch
 
-from .counts import check_counts, check_finite, column, matrix_of
+from .counts import EXACT, check_counts, check_finite, labels, matrix_of
 
 DENSE_BYTES = 1e9  # a matrix in memory below this is made dense once: a batch is then one index_select
 
@@ -82,7 +82,7 @@ class Cells(Dataset):
                 self.matrix = np.array(self.matrix, np.float32)  # a copy: scanpy normalises in place, after the check
             self.matrix = torch.from_numpy(_dense(self.matrix))
         elif sparse.issparse(self.matrix):
-            self.matrix = sparse.csr_matrix(self.matrix)
+            self.matrix = sparse.csr_matrix(self.matrix, dtype=np.float32, copy=True)
         self.n = adata.n_obs
 
     def __len__(self) -> int:
@@ -136,13 +136,17 @@ def _dense(rows) -> np.ndarray:
 
 def _encode(adata: ad.AnnData, name: str, known: list | None):
     """One obs column as a tensor (B,), and what its codes mean (None for numbers)."""
-    values = column(adata, name)
-    if values.isna().any():
-        raise Refused(
-            f"obs[{name!r}] is missing for {values.isna().sum()} of {len(values)} cells; label or remove them"
-        )
+    values = labels(adata, name)
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and known is None:
-        return torch.from_numpy(values.to_numpy(np.float32)), None
+        numbers = values.to_numpy()
+        if np.isinf(numbers).any():
+            raise Refused(f"obs[{name!r}] holds infinite values; remove those cells, or leave that column out")
+        if (lost := (abs(numbers) > EXACT) & (numbers == np.round(numbers))).any():
+            raise Refused(
+                f"obs[{name!r}] holds {numbers[lost][0]}, and whole numbers above {EXACT:,} are not exact in float32; "
+                f"store labels as adata.obs[{name!r}].astype('category'), and pass a measurement as its logarithm"
+            )
+        return torch.from_numpy(numbers.astype(np.float32)), None
     if known is not None and (unseen := sorted(set(values.unique()) - set(known), key=str)):
         raise Refused(
             f"obs[{name!r}] holds {unseen[0]!r}, a category that was not there in training; remove those "

@@ -4,6 +4,7 @@ import tracemalloc
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import torch
@@ -184,6 +185,21 @@ def test_what_is_served_stays_what_was_checked_when_scanpy_normalises_in_place(c
     torch.testing.assert_close(next(iter(loader))["x"], before, rtol=0, atol=0)
 
 
+def test_what_is_served_stays_what_was_checked_also_of_a_matrix_too_large_to_make_dense(cells, monkeypatch):
+    monkeypatch.setattr("lab.data.minibatches.DENSE_BYTES", 0)
+    m = cells.layers["counts"].astype(np.float32)
+    m.indices, m.data = m.indices[::-1].copy(), m.data[::-1].copy()  # rows from the end, so that sorting moves them
+    m = sparse.csr_matrix((m.data, m.indices, m.indptr[-1] - m.indptr[::-1]), shape=m.shape)
+    cells = sc.AnnData(m, obs=cells.obs[[]].assign(dose=np.ones(700, np.float32)))
+    loader = data.loader(cells, "dose", layer="X", size=700, shuffle=False)
+    before = {name: value.clone() for name, value in next(iter(loader)).items()}
+    assert cells.X is m and not m.has_sorted_indices
+    m.sort_indices()
+    sc.pp.log1p(cells)
+    cells.obs["dose"].array[:] = 3
+    same([next(iter(loader))], [before])
+
+
 def test_totals_of_short_floats_do_not_overflow():
     x = np.full((3, 2000), 50, np.float16)
     b = data.minibatch(sc.AnnData(np.zeros((3, 2000), np.float32), layers={"counts": x}))
@@ -202,6 +218,26 @@ def test_a_missing_label_is_refused(small):
     small.obs.loc[small.obs_names[0], "cell_type"] = np.nan
     with pytest.raises(Refused, match="missing for 1 of 20 cells"):
         data.loader(small, "cell_type")
+
+
+@pytest.mark.parametrize("kind", ["int64", "Int64", "uint64", "float64"])
+def test_whole_numbers_that_float32_would_merge_are_refused_until_they_are_labels_or_logarithms(small, kind):
+    small.obs["plate"] = pd.array(20240101000 + np.arange(20), dtype=kind)
+    with pytest.raises(Refused, match="obs.'plate'. holds 20240101000.*astype.'category'"):
+        data.minibatch(small, "plate")
+    small.obs["log"] = np.log(small.obs["plate"].astype(float))
+    small.obs["plate"] = small.obs["plate"].astype("category")
+    b = data.minibatch(small, "plate", "log")
+    assert b["plate"].tolist() == list(range(20)) and b["log"].isfinite().all()
+    small.obs["volume"] = np.full(20, 2.5e9 + 0.3)
+    assert data.minibatch(small, "volume")["volume"][0].item() == np.float32(2.5e9)
+
+
+def test_a_column_with_an_infinite_number_is_refused(small):
+    small.obs["dose"] = [np.inf] + [1.0] * 19
+    with pytest.raises(Refused, match="obs.'dose'. holds infinite values"):
+        data.minibatch(small, "dose")
+    assert data.minibatch(small[1:].copy(), "dose")["dose"].tolist() == [1.0] * 19
 
 
 def test_x_with_nan_is_refused_also_where_it_is_not_counts(small):
