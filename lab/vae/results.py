@@ -26,10 +26,11 @@ def annotate(
     """Write `obsm["X_vae"]`, the posterior means, and `layers["vae_normalized"]`, expected counts per 10,000 of these
     genes, the mean over `n` posterior draws.
 
-    `obs` names the columns that the model is conditioned on, `categories` their codes in training
-    (`loader.dataset.categories`): needed where `adata` holds other levels than training did, and refused if missing
-    where their number differs. `under` decodes every cell as of one level, {"batch": "batch 1"}, whatever its own.
-    Genes must be those of training, in training's order: only their number can be checked.
+    `obs` names the columns that the model is conditioned on, `categories` their labels in the order of their codes in
+    training (`loader.dataset.categories`), without which a condition is refused: the model knows the codes alone, and
+    `adata` may hold other labels, or these in another order. `under` decodes every cell as of one level,
+    {"batch": "batch 1"}, whatever its own. Genes must be those of training, in training's order: only their number can
+    be checked.
 
     For a ZINB the proportions are (1 - pi) rho, renormalised. With LearnedLibrary the last column of X_vae is depth:
     leave it out of neighbours.
@@ -56,7 +57,7 @@ def minibatches(
     """Minibatches in order, on the model's device, each beside the same with the levels of `under`."""
     batches = loader(adata, *obs, layer=layer, size=256, shuffle=False, categories=categories)
     codes, meaning = {}, batches.dataset.categories
-    _check_fit(model, adata.n_vars, meaning)
+    _check_fit(model, adata.n_vars, obs, categories or {})
     for name, level in (under or {}).items():
         if name not in model.levels or level not in meaning.get(name, []):
             raise Refused(
@@ -70,18 +71,18 @@ def minibatches(
         yield b, b | {name: torch.full_like(b[name], code) for name, code in codes.items()}
 
 
-def _check_fit(model: VAE, n_genes: int, meaning: dict[str, list]) -> None:
-    """Refuse another number of genes than the model's, and of levels than a condition has: its codes would be
-    another's."""
+def _check_fit(model: VAE, n_genes: int, obs: tuple[str, ...], categories: dict[str, list]) -> None:
+    """Refuse another number of genes than the model's, and conditions whose codes would not be those of training."""
     if model.n_genes not in (None, n_genes):
         raise Refused(
             f"adata has {n_genes} genes and the model was made for {model.n_genes}; take the genes of training, in "
             "training's order: adata[:, genes]"
         )
     for name, levels in model.levels.items():
-        if name in meaning and len(meaning[name]) != levels:
+        if name in obs and len(known := categories.get(name, ())) != levels:
             raise Refused(
-                f"obs[{name!r}] has {len(meaning[name])} levels here and {levels} in the model; pass "
+                f"the model has codes for {levels} levels of obs[{name!r}], and "
+                f"{f'categories name {len(known)}' if known else 'not their labels'}; pass "
                 "categories=loader.dataset.categories of the training cells"
             )
 

@@ -1,5 +1,7 @@
 """What a trained model says of cells, where scanpy looks for it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scanpy as sc
@@ -32,7 +34,8 @@ def test_under_decodes_every_cell_as_of_one_batch():
     with torch.no_grad():  # a posterior without spread: nothing left to chance
         model.encoder.net[-1].weight[3:] = 0
         model.encoder.net[-1].bias[3:] = -20
-    vae.annotate(model, samples, "batch", under={"batch": "batch 2"}, n=1)
+    meaning = {"batch": ["batch 1", "batch 2"]}
+    vae.annotate(model, samples, "batch", under={"batch": "batch 2"}, categories=meaning, n=1)
     b, as_second = data.minibatch(samples, "batch"), {"batch": torch.ones(120, dtype=torch.long)}
     with torch.no_grad():
         z = model.posterior(b["x"], b).mean  # encoded under its own batch, decoded as of the second
@@ -42,7 +45,7 @@ def test_under_decodes_every_cell_as_of_one_batch():
         samples.layers["vae_normalized"], 1e4 * expected / expected.sum(-1, keepdim=True), rtol=1e-3
     )
     with pytest.raises(Refused, match="one of: batch 1, batch 2"):
-        vae.annotate(model, samples, "batch", under={"batch": "batch 9"})
+        vae.annotate(model, samples, "batch", under={"batch": "batch 9"}, categories=meaning)
     with pytest.raises(Refused, match="conditioned on nothing"):
         vae.annotate(vae.count_vae(40, 3), samples, "batch", under={"batch": "batch 2"})
 
@@ -53,8 +56,9 @@ def test_a_model_of_the_condition_alone_sees_a_difference_of_batches_until_all_a
     model = vae.count_vae(40, 3, conditions={"batch": 2})
     with torch.no_grad():
         model.decoder.net[0].weight[:, :3] = 0  # the decoder reads the condition alone
+    meaning = {"batch": ["batch 1", "batch 2"]}
     for under, moved in ((None, True), ({"batch": "batch 2"}, False)):
-        vae.differential_expression(model, samples, "batch", groupby="batch", under=under, n=5)
+        vae.differential_expression(model, samples, "batch", groupby="batch", under=under, categories=meaning, n=5)
         found = sc.get.rank_genes_groups_df(samples, "batch 1")["logfoldchanges"]
         assert (found.abs().max() > 1e-3) == moved
 
@@ -87,17 +91,17 @@ def test_expression_without_a_draw_is_refused(trained):
     "conditions, counts",
     [({"batch": 3}, None), ({"batch": 3}, nets.NB(40, by=("batch", 3))), (None, nets.NB(40, by=("batch", 3)))],
 )
-def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_training_codes_mend_the_first(
-    conditions, counts
-):
+def test_codes_that_may_not_be_trainings_or_other_genes_are_refused_and_categories_mend_the_first(conditions, counts):
     samples = data.bulk(120, 40, n_batches=3, seed=0)
     torch.manual_seed(0)
     model = vae.count_vae(40, 3, conditions=conditions, counts=counts)
     meaning = data.loader(samples, "batch").dataset.categories
     last = samples[samples.obs["batch"].isin(["batch 2", "batch 3"])].copy()
     last.obs["batch"] = last.obs["batch"].astype(str)
-    with pytest.raises(Refused, match="2 levels here and 3 in the model; pass categories"):
-        vae.annotate(model, last, "batch")
+    for wrong, message in ((None, "not their labels"), ({"batch": ["batch 2", "batch 3"]}, "categories name 2")):
+        for call in (vae.annotate, partial(vae.differential_expression, groupby="batch")):
+            with pytest.raises(Refused, match=f"codes for 3 levels of obs.'batch'., and {message}; pass categories"):
+                call(model, last, "batch", categories=wrong)
     vae.annotate(model, last, "batch", categories=meaning)
     b = data.minibatch(last, "batch", categories=meaning)
     assert b["batch"].unique().tolist() == [1, 2]
@@ -106,6 +110,21 @@ def test_levels_or_genes_of_other_number_than_the_models_are_refused_and_trainin
     vae.differential_expression(model, last, "batch", groupby="batch", categories=meaning, n=2)
     with pytest.raises(Refused, match="adata has 39 genes and the model was made for 40"):
         vae.annotate(model, samples[:, :39].copy(), "batch")
+
+
+def test_equal_labels_have_equal_codes_whatever_the_order_of_their_categories():
+    samples = data.bulk(60, 20, n_batches=3, seed=0)
+    torch.manual_seed(0)
+    model, meaning = vae.count_vae(20, 2, 8, conditions={"batch": 3}), data.loader(samples, "batch").dataset.categories
+    again = samples.copy()
+    again.obs["batch"] = again.obs["batch"].cat.reorder_categories(["batch 3", "batch 2", "batch 1"])
+    for cells in (samples, again):
+        vae.annotate(model, cells, "batch", categories=meaning)
+        torch.manual_seed(0)
+        vae.differential_expression(model, cells, "batch", groupby="tissue", categories=meaning, n=3)
+    np.testing.assert_array_equal(again.obsm["X_vae"], samples.obsm["X_vae"])
+    one, other = (sc.get.rank_genes_groups_df(cells, None) for cells in (samples, again))
+    assert one.equals(other)
 
 
 def test_a_gaussian_model_has_no_proportions():
