@@ -5,6 +5,7 @@ import hashlib
 import html
 import inspect
 import io
+import itertools
 import json
 import textwrap
 
@@ -59,20 +60,37 @@ def style() -> None:
 
 
 def color(label: str) -> str:
-    """The colour of a cell type: the book's own for the PBMC types, else one fixed by the name."""
-    if label in CELL_TYPES:
-        return CELL_TYPES[label]
-    return CYCLE[int(hashlib.sha256(str(label).encode()).hexdigest(), 16) % len(CYCLE)]
+    """The colour of a PBMC type throughout the book. ValueError for other labels: to differ, they must be known
+    together, by `colors(labels)`.
+    """
+    if label not in CELL_TYPES:
+        raise ValueError(f"{label!r} is no PBMC type with a colour of its own; take plot.colors(labels)[{label!r}]")
+    return CELL_TYPES[label]
+
+
+def colors(labels) -> dict[str, str]:
+    """A colour for each label that occurs in `labels` (N,), no two alike up to ten: the book's own for PBMC types, and
+    for the others those that are left of the cycle. In the order of their categories, where they have one, else of the
+    alphabet.
+    """
+    levels = list(map(str, getattr(getattr(labels, "cat", labels), "categories", ())))
+    order = sorted(
+        set(np.asarray(labels).astype(str)),
+        key=lambda name: (levels.index(name) if name in levels else len(levels), name.lower()),
+    )
+    own = {name: CELL_TYPES[name] for name in order if name in CELL_TYPES}
+    left = itertools.cycle([c for c in CYCLE if c not in own.values()] or CYCLE)
+    return {name: own.get(name) or next(left) for name in order}
 
 
 def scatter(xy, labels, *, ax=None, size: float = 6, legend: bool = True):
-    """Points (N, 2) coloured by label (N,), with a legend at the right. Returns the axes."""
-    xy, labels = np.asarray(xy), np.asarray(labels).astype(str)
+    """Points (N, 2) coloured by label (N,) as `colors` has it, with a legend at the right. Returns the axes."""
+    palette, xy, labels = colors(labels), np.asarray(xy), np.asarray(labels).astype(str)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(labels):
         raise ValueError(f"scatter draws points (N, 2) with N labels; got {xy.shape} and {len(labels)} labels")
     ax = ax or plt.subplots(figsize=(6.4, 4))[1]
-    for label in sorted(set(labels), key=str.lower):
-        ax.scatter(*xy[labels == label].T, s=size, color=color(label), lw=0, alpha=0.8, label=label)
+    for label, c in palette.items():
+        ax.scatter(*xy[labels == label].T, s=size, color=c, lw=0, alpha=0.8, label=label)
     if legend:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
     return ax

@@ -3,6 +3,7 @@
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from lab import data, plot
@@ -26,7 +27,41 @@ def test_every_colour_stands_out_on_white_and_on_black(colour):
 def test_cell_type_colours_are_distinct_and_fixed():
     assert set(data.pbmc().obs.cell_type) == set(plot.CELL_TYPES)
     assert len(set(plot.CELL_TYPES.values())) == len(plot.CELL_TYPES)
-    assert plot.color("B") == plot.CELL_TYPES["B"] and plot.color("neuron") == plot.color("neuron")
+    assert plot.color("B") == plot.CELL_TYPES["B"]
+    with pytest.raises(ValueError, match=r"take plot.colors\(labels\)\['neuron'\]"):
+        plot.color("neuron")
+    assert plot.colors(["neuron", "B"])["neuron"] == plot.CYCLE[0]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        list("0123456789"),
+        range(10),
+        [f"tissue {i}" for i in range(10)],
+        ["train", "test", "CD8T", "NK"],
+        [*list(plot.CELL_TYPES)[:5], "a", "b", "c", "d", "e"],
+        [True, False],
+    ],
+)
+def test_up_to_ten_labels_have_ten_colours(labels):
+    ax = plot.scatter(np.zeros((len(labels), 2)), labels)
+    drawn = {c.get_label(): matplotlib.colors.to_hex(c.get_facecolor()[0]) for c in ax.collections}
+    assert len(set(drawn.values())) == len(drawn) == len(labels) and drawn == plot.colors(labels)
+    plt.close(ax.figure)
+
+
+def test_labels_take_colours_in_the_order_of_their_categories():
+    ages = pd.Categorical(["young", "old", "young"], ["young", "never", "old"])
+    for labels in (ages, pd.Series(ages)):
+        assert plot.colors(labels) == {"young": plot.CYCLE[0], "old": plot.CYCLE[1]}
+    assert list(plot.colors(list(ages))) == ["old", "young"]
+    assert list(plot.colors(pd.Series(pd.Categorical(["b", None, "a"], ["b", "a"])))) == ["b", "a", "nan"]
+    assert list(plot.colors([chr(97 + i) for i in range(12)]).values()) == plot.CYCLE + plot.CYCLE[:2]
+
+
+def test_a_pbmc_type_has_its_colour_in_any_company():
+    assert plot.colors(["NK", "mine", "B"]) == {"B": plot.color("B"), "mine": plot.CYCLE[0], "NK": plot.color("NK")}
 
 
 def test_an_animation_carries_its_alt_text_and_no_outside_address():
