@@ -32,7 +32,10 @@ def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
 def count_totals(adata: ad.AnnData, layer: str) -> np.ndarray:
     """As `check_counts`, but a cell may be empty: `prepare` and `thin` meet such cells."""
     matrix = matrix_of(adata, layer)
-    return np.concatenate([_totals(matrix[start : start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)])
+    try:
+        return np.concatenate([_totals(matrix[start : start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)])
+    except Refused as error:
+        raise Refused(f"{error}{_in_raw(adata)}") from None
 
 
 def matrix_of(adata: ad.AnnData, layer: str):
@@ -47,7 +50,7 @@ def matrix_of(adata: ad.AnnData, layer: str):
     if layer != "X" and layer not in adata.layers:
         raise Refused(
             f"there is no layer {layer!r} (layers: {', '.join(adata.layers) or 'none'}); put raw counts "
-            'there, or, where X holds them, pass layer="X"'
+            f'there, or, where X holds them, pass layer="X"{_in_raw(adata)}'
         )
     matrix = adata.X if layer == "X" else adata.layers[layer]
     if matrix is None:
@@ -102,6 +105,13 @@ def check_finite(matrix, n: int) -> None:
     for start in range(0, n, CHUNK):
         if not np.isfinite(_values(matrix[start : start + CHUNK])).all():
             raise Refused("X holds NaN or infinite values; drop or impute them before training")
+
+
+def _in_raw(adata: ad.AnnData) -> str:
+    """What to add to a refusal where `raw` holds the counts that were asked for."""
+    values = np.array([0.5]) if adata.raw is None else _values(adata.raw.X[:CHUNK])
+    whole = (values == np.round(values)).all() and (values >= 0).all()
+    return "; adata.raw holds whole numbers: take adata.raw.to_adata(), and its X" if whole else ""
 
 
 def _values(rows) -> np.ndarray:

@@ -49,3 +49,30 @@ def test_a_column_is_returned_or_refused_with_the_names_of_those_that_are_there(
         data.column(small, "donor")
     with pytest.raises(Refused, match="it has: none$"):
         data.column(ad.AnnData(np.ones((2, 2))), "donor")
+
+
+def test_counts_that_stand_only_in_raw_are_pointed_at_and_found_there(small):
+    counts = small.layers["counts"]
+    cells = ad.AnnData(counts, obs=small.obs)
+    cells.raw = cells
+    cells.X = np.log1p(counts)
+    for layer, message in (("counts", "no layer 'counts'"), ("X", "looks log-normalised")):
+        for call in (data.check_counts, data.loader, data.prepare):
+            with pytest.raises(Refused, match=f"{message}.*take adata.raw.to_adata.., and its X$"):
+                call(cells, layer=layer)
+    np.testing.assert_array_equal(data.check_counts(cells.raw.to_adata(), layer="X"), counts.sum(1))
+    cells.raw = cells  # logarithms, as scanpy's tutorials keep them
+    with pytest.raises(Refused, match="use raw integer counts$"):
+        data.check_counts(cells, layer="X")
+
+
+def test_counts_stored_by_gene_on_disk_are_refused_until_one_of_the_two_things_said_is_done(small, tmp_path):
+    small.layers["counts"] = sparse.csc_matrix(small.layers["counts"])
+    small.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(Refused, match="read it without on_disk, or write it anew after .tocsr"):
+        data.check_counts(data.read(tmp_path / "cells.h5ad", on_disk=True))
+    cells = data.read(tmp_path / "cells.h5ad")
+    before = data.check_counts(cells)
+    cells.layers["counts"] = cells.layers["counts"].tocsr()
+    cells.write_h5ad(tmp_path / "anew.h5ad")
+    np.testing.assert_array_equal(data.check_counts(data.read(tmp_path / "anew.h5ad", on_disk=True)), before)
