@@ -10,7 +10,6 @@ from scipy import sparse
 
 from lab import data
 from lab.data.counts import matrix_of
-from lab.data.read import read_elem, sparse_dataset
 from lab.errors import Refused
 
 IN_MEMORY = 2e9  # bytes that a file holds once unpacked; a larger one stays on disk
@@ -22,10 +21,8 @@ def open_cells(source: str) -> ad.AnnData:
     sentence: no such file or set, or cells whose names are not their own."""
     path = Path(source)
     if path.suffix == ".h5ad" or path.exists():
-        if path.is_file() and path.suffix != ".h5ad":
-            raise Refused(f"{path} is not named .h5ad; read it with scanpy and write it with adata.write_h5ad")
         cells = data.read(path, on_disk=True)
-        cells = data.read(path) if _unpacked(path) < IN_MEMORY else _with_raw(cells, path)
+        cells = data.read(path) if _unpacked(path) < IN_MEMORY else cells
     else:
         names = [call.removesuffix("()") for call in data.sets().index]
         if source not in names:
@@ -96,16 +93,6 @@ def with_genes(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnDat
     pick = sparse.csr_matrix(ones, shape=(cells.n_vars, len(index)))  # its products are the columns picked
     blocks = (matrix[start : start + 1024] for start in range(0, cells.n_obs, 1024))
     return holding(sparse.vstack([sparse.csr_matrix(block) @ pick for block in blocks], "csr"), layer, cells, genes)
-
-
-def _with_raw(cells: ad.AnnData, path: Path) -> ad.AnnData:
-    """`cells` on disk with their `raw`, if the file has one, on disk too."""
-    group = h5py.File(path, "r").get("raw")
-    if group is None:
-        return cells
-    matrix = group["X"] if isinstance(group["X"], h5py.Dataset) else sparse_dataset(group["X"])
-    slots = {"obs": cells.obs, "var": cells.var, "uns": cells.uns, "obsm": cells.obsm, "layers": cells.layers}
-    return ad.AnnData(cells.X, raw={"X": matrix, "var": read_elem(group["var"])}, **slots)
 
 
 def _unpacked(path: Path) -> int:
