@@ -87,14 +87,14 @@ def save(run, folder: Path, rows: list[dict], best: dict | None, watch: dict) ->
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "order": run.place.order,
     }
-    torch.save(random, part / f"random-{accelerator().process_index}.pt")
+    _save(random, part / f"random-{accelerator().process_index}.pt")
     if main:
         save_model(run.model, str(part / "model.safetensors"))
         if best is not None:
             save_file(best, part / "best.safetensors")
         where = {"step": run.step, "epoch": run.place.epoch, "position": run.place.position}
         told = {"rows": rows, "watch": watch, "given": run.given()}
-        torch.save(where | told | {"optimizer": run.optimizer.state_dict()}, part / "state.pt")
+        _save(where | told | {"optimizer": run.optimizer.state_dict()}, part / "state.pt")
     accelerator().wait_for_everyone()
     if main:
         for file in part.iterdir():
@@ -132,6 +132,11 @@ def load(run, folder: Path) -> tuple[list[dict], dict | None, dict] | None:
     run.place.order = random["order"]
     best = newest / "best.safetensors"
     return state["rows"], _intact(load_file, best) if best.exists() else None, state["watch"]
+
+
+def _save(value, path: Path) -> None:
+    with path.open("wb") as file:  # Python's own says that a disk is full; torch's does not
+        torch.save(value, file)
 
 
 def _intact(read: Callable, path: Path):

@@ -133,7 +133,7 @@ def fit(
                 lowest = min(row["val_loss"], watch["val_loss"])
                 watch = {"val_loss": lowest, "waited": 0 if better else watch["waited"] + 1}
                 if patience is not None and better:
-                    best = {name: value.clone() for name, value in model.state_dict().items()}
+                    best = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
             if checkpoint is not None:
                 save(run, checkpoint, rows, best, watch)
             if tired():

@@ -230,6 +230,26 @@ def test_early_stopping_restores_the_best_weights():
     assert torch.equal(model.weight, expected.weight)
 
 
+def test_best_weights_of_any_layout_are_kept_in_checkpoints(tmp_path):
+    """Loadings (20, 3) such as PCA's, a transpose; the run goes on from its checkpoint as if it had not stopped."""
+
+    def start():
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.loadings = nn.Parameter(torch.randn(3, 20).T)
+        return model, lambda b: {"loss": (b["x"] - b["x"] @ model.loadings @ model.loadings.T).square().mean()}
+
+    b = {"x": torch.randn(8, 20, generator=torch.Generator().manual_seed(1))}
+    weights = []
+    for folder, ends in (("whole", [6]), ("parts", [3, 6])):
+        for n in ends:
+            model, loss = start()
+            table = fit(model, loss, [b], n=n, validate=[b], patience=2, checkpoint=tmp_path / folder)
+        assert len(table) == 6 and not model.loadings.is_contiguous()
+        weights.append(model.loadings)
+    assert torch.equal(*weights)
+
+
 def test_patience_without_validation_is_refused():
     model, loss, batches = regression()
     with pytest.raises(ValueError, match="pass validate="):
