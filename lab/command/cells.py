@@ -1,11 +1,14 @@
 """From a file or a set's name to the cells of a run: in memory or on disk, with the counts that one rule finds."""
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
+from anndata.io import write_elem
 from scipy import sparse
 
 from lab import data
@@ -18,7 +21,7 @@ LOOK = 500  # cells, evenly spaced, that tell integers from fractions and one ma
 
 def open_cells(source: str) -> ad.AnnData:
     """The cells of an .h5ad, in memory where it fits, else on disk, or of a set by its name. Raises `Refused`, one
-    sentence: no such file or set, or cells whose names are not their own."""
+    sentence: no such file or set, cells whose names are not their own, or obs that no result could hold."""
     path = Path(source)
     if path.suffix == ".h5ad" or path.exists():
         cells = data.read(path, on_disk=True)
@@ -33,6 +36,12 @@ def open_cells(source: str) -> ad.AnnData:
         raise Refused(
             f"cell name {twice!r} occurs more than once, so that its latent coordinates could not be told apart; call "
             "adata.obs_names_make_unique() first"
+        )
+    if not _writable(cells.obs):
+        bad = next((name for name in cells.obs if not _writable(cells.obs[[name]])), "the index")
+        raise Refused(
+            f"obs[{bad!r}] cannot be written, and what is written holds your obs; rename or remove it, such as "
+            f"del adata.obs[{bad!r}]"
         )
     return cells
 
@@ -89,10 +98,27 @@ def with_genes(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnDat
     """The cells in memory as CSR with these genes alone, in this order; one that the cells lack has no counts."""
     matrix, index = matrix_of(cells, layer), cells.var_names.get_indexer(list(genes))
     there = np.flatnonzero(index >= 0)
-    ones = np.ones(len(there), matrix.dtype), (index[there], there)
+    ones = np.ones(len(there), _csr(matrix[:1]).dtype), (index[there], there)
     pick = sparse.csr_matrix(ones, shape=(cells.n_vars, len(index)))  # its products are the columns picked
-    blocks = (matrix[start : start + 1024] for start in range(0, cells.n_obs, 1024))
-    return holding(sparse.vstack([sparse.csr_matrix(block) @ pick for block in blocks], "csr"), layer, cells, genes)
+    blocks = (_csr(matrix[start : start + 1024]) for start in range(0, cells.n_obs, 1024))
+    return holding(sparse.vstack([block @ pick for block in blocks], "csr"), layer, cells, genes)
+
+
+def _csr(rows) -> sparse.csr_matrix:
+    """Rows in memory as CSR, which has no float16."""
+    return sparse.csr_matrix(rows.astype(np.float32) if rows.dtype == np.float16 else rows)
+
+
+def _writable(obs: pd.DataFrame) -> bool:
+    """Whether `folder.write` can write this obs into an .h5ad."""
+    try:
+        table = ad.AnnData(obs=obs.copy())
+        table.strings_to_categoricals()
+        with ad.settings.override(allow_write_nullable_strings=True), h5py.File(io.BytesIO(), "w") as file:
+            write_elem(file, "obs", table.obs)
+    except Exception:  # pandas, anndata and h5py each have their own
+        return False
+    return True
 
 
 def _unpacked(path: Path) -> int:
@@ -106,7 +132,7 @@ def _whole(matrix, n: int) -> bool:
     """Whether what can be seen of `n` cells is integers from 0 up."""
     if np.dtype(matrix.dtype).kind not in "buif":
         return False
-    values = sparse.csr_matrix(matrix[:, :20] if _by_gene(matrix) else matrix[_some(n)]).data
+    values = _csr(matrix[:, :20] if _by_gene(matrix) else matrix[_some(n)]).data
     return bool(((values >= 0) & (values == np.round(values)) & np.isfinite(values)).all())
 
 
@@ -117,9 +143,7 @@ def _difference(cells: ad.AnnData, matrices: dict) -> str:
     names = [cells.raw.var_names if name == "raw" else cells.var_names for name in matrices]
     shared = names[0].drop_duplicates(keep=False).intersection(names[1].drop_duplicates(keep=False))
     rows = _some(cells.n_obs)
-    one, other = (
-        sparse.csr_matrix(matrix[rows])[:, of.get_indexer_for(shared)] for matrix, of in zip(matrices.values(), names)
-    )
+    one, other = (_csr(matrix[rows])[:, of.get_indexer_for(shared)] for matrix, of in zip(matrices.values(), names))
     if not (where := np.argwhere(one != other)).size:
         return ""
     cell, gene = where[0]

@@ -1,7 +1,9 @@
 """From a line of words to one command, an exit status, and one sentence for whatever goes wrong."""
 
 import dis
+import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -28,6 +30,7 @@ EMBED = """Find where cells stand in the latent space of a finished run: posteri
 
 Genes are matched by name, in any order. Up to 10 % of the run's may be missing: they are named, and count as 0. The \
 file holds your obs and, in obsm['X_vae'], the coordinates."""
+NO_SPACE = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 OUT_OF_MEMORY = ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError")
 
 
@@ -35,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 where it failed, 2 where the line was not understood."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug, argv = "--debug" in argv, [word for word in argv if word != "--debug"]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal has no letters for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if debug else "ignore")
@@ -110,8 +115,12 @@ def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if type(error).__name__ in OUT_OF_MEMORY or "DefaultCPUAllocator" in text:
         return "there is not enough memory for this; a smaller --size, fewer --genes or a smaller --k needs less"
+    if any(full in text for full in NO_SPACE):
+        return "the disk is full, or your share of it; free space, or name a place on another, such as another --out"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror.lower()}; give a place where files can be written"
+        denied = isinstance(error, PermissionError)
+        remedy = "ask for permission, or name another place" if denied else "give a place where files can be written"
+        return f"{error.filename or 'a file'}: {error.strerror.lower()}; {remedy}"
     if type(error) in SENTENCES and _raised_by_lab(error):
         return text
     return (

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anndata as ad
 import pandas as pd
 import torch
 from accelerate import PartialState
@@ -22,6 +23,7 @@ from lab.errors import Refused
 from .recipes import Known, Recipe, found
 
 SHARED = ("model.safetensors", "genes.txt", "depths.csv", "metrics.csv", "run.json")  # what every finished run leaves
+NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError)
 
 
 def begun(out: Path) -> dict | None:
@@ -36,9 +38,9 @@ def begun(out: Path) -> dict | None:
     if not out.is_dir() or not any(out.iterdir()):
         return None
     try:
-        record = json.loads((out / "run.json").read_text())
+        record = json.loads((out / "run.json").read_text("utf-8"))
         record["arguments"], record["cells"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except NO_RECORD:
         raise Refused(f"{out} is not empty and holds no run of this command; give a new folder") from None
     return record if any((out / "checkpoint").glob("step-*")) else None
 
@@ -62,7 +64,7 @@ def begin(out: Path, record: dict | None) -> Iterator[None]:
     try:
         out.mkdir(exist_ok=True)
         if record is not None and first():
-            write(out / "run.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+            write(out / "run.json", lambda path: path.write_text(json.dumps(record, indent=1), "utf-8"))
         yield
     except BaseException:
         if out.is_dir() and not any((out / "checkpoint").glob("step-*")):
@@ -84,12 +86,13 @@ def finish(out: Path, record: dict, model: nn.Module, history: pd.DataFrame, cel
     record |= {"results": of_run | report, "files": list(files)}
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write(out / "model.safetensors", lambda path: path.write_bytes(save(weights)))
-    write(out / "genes.txt", lambda path: path.write_text("".join(f"{name}\n" for name in cells.adata.var_names)))
+    genes = "".join(f"{name}\n" for name in cells.adata.var_names)
+    write(out / "genes.txt", lambda path: path.write_text(genes, "utf-8"))
     write(out / "depths.csv", lambda path: cells.depths().to_csv(path, index=False))
     write(out / "metrics.csv", history.to_csv)
     for name, put in files.items():
         write(out / name, put)
-    write(out / "run.json", lambda path: path.write_text(json.dumps(record, indent=1)))
+    write(out / "run.json", lambda path: path.write_text(json.dumps(record, indent=1), "utf-8"))
     say(f"{out}: {summary(record)}")
 
 
@@ -101,14 +104,14 @@ def reopen(run: str | Path) -> tuple[nn.Module, dict]:
     """
     run = Path(run)
     try:
-        record = json.loads((run / "run.json").read_text())
+        record = json.loads((run / "run.json").read_text("utf-8"))
         record["arguments"]["model"], record["conditions"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except NO_RECORD:
         raise Refused(f"{run} is no folder of a run; name one that `python -m lab train` wrote") from None
     if not finished(run, record):
         raise Refused(f"the run in {run} is not finished; the same train command again takes it to its end")
     recipe = recipe_of(record)
-    record["genes"] = (run / "genes.txt").read_text().split("\n")[:-1]
+    record["genes"] = (run / "genes.txt").read_text("utf-8").split("\n")[:-1]
     with torch.random.fork_rng([]):  # initial weights are drawn, and replaced
         model = recipe.build(Known(record["genes"], record["conditions"]), record["arguments"])
     try:
@@ -132,7 +135,8 @@ def write(path: Path, put: Callable[[Path], object]) -> None:
     """Write beside the file, then rename: a reader finds the old file or the whole new one."""
     part = path.with_name(f"writing-{path.name}")
     try:
-        put(part)
+        with ad.settings.override(allow_write_nullable_strings=True):  # what was read so is written so
+            put(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from lab import data
-from lab.data.counts import matrix_of
+from lab.data.counts import labels, matrix_of
 from lab.errors import Refused
 
 from .cells import counts_of, open_cells, with_genes
@@ -44,6 +44,14 @@ class Cells:
         """Minibatches of the held-out cells, in order."""
         return _subset(self.everyone, self.held_out, False, self.seed)
 
+    @property
+    def obs(self) -> pd.DataFrame:
+        """The obs of every cell and, in a last column, which are held out: `held_out`, or a name that is free."""
+        name = "held_out"
+        while name in self.adata.obs:
+            name += "_by_lab"
+        return self.adata.obs.assign(**{name: self.held_out})
+
     def known(self) -> Known:
         """What a model of these cells is built from."""
         return Known(self.adata.var_names.tolist(), self.levels, self.trained(shuffle=False))
@@ -60,8 +68,8 @@ class Cells:
         digest, batches = hashlib.sha256(), self.everyone.dataset
         for names in (self.adata.obs_names, self.adata.var_names):
             digest.update("\n".join(map(str, names)).encode())
-        for name, labels in batches.categories.items():
-            digest.update(json.dumps([name, labels]).encode())
+        for name, of in batches.categories.items():
+            digest.update(json.dumps([name, of]).encode())
         for column in batches.columns.values():  # the conditions, then log_library
             digest.update(column.numpy().tobytes())
         return digest.hexdigest()
@@ -74,7 +82,7 @@ def gather(source: str, options: dict) -> Cells:
     """
     cells, layer = counts_of(open_cells(source), options["layer"])
     held_out = held_out_of(cells.obs_names, options["validation"], options["seed"])
-    levels = _levels(cells.obs, options["conditions"], ~held_out)
+    levels = _levels(cells, options["conditions"], ~held_out)
     cells = _variable(cells, layer, options["genes"], ~held_out)
     everyone = data.loader(cells, *levels, layer=layer, size=options["size"], shuffle=False, categories=levels)
     return Cells(cells, layer, held_out, levels, everyone, options["seed"])
@@ -94,17 +102,16 @@ def held_out_of(names: pd.Index, validation: float, seed: int) -> np.ndarray:
     return names.isin(test.obs_names)
 
 
-def _levels(obs: pd.DataFrame, conditions: list[str], train: np.ndarray) -> dict[str, list]:
+def _levels(cells: ad.AnnData, conditions: list[str], train: np.ndarray) -> dict[str, list]:
     """What the codes of each condition mean: the labels that training cells have, in the column's own order."""
     levels = {}
     for name in conditions:
-        if name not in obs:
-            raise Refused(f"obs has no column {name!r}; it has: {', '.join(map(str, obs.columns)) or 'none'}")
-        column = obs[name]
+        column = labels(cells, name)
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             raise Refused(
-                f"obs[{name!r}] holds numbers, and a condition has labels: bin a measurement with "
-                f"pandas.cut, and store codes by adata.obs[{name!r}].astype('category')"
+                f"obs[{name!r}] holds numbers, and a condition has labels: make some of a measurement by adata.obs"
+                f"[{name!r}] = pandas.cut(adata.obs[{name!r}], 3).astype(str), of codes by adata.obs[{name!r}] = "
+                f"adata.obs[{name!r}].astype('category')"
             )
         try:
             nn.ParameterDict({name: torch.zeros(0)})
@@ -115,7 +122,7 @@ def _levels(obs: pd.DataFrame, conditions: list[str], train: np.ndarray) -> dict
                 f"adata.obs[{other!r}] = adata.obs.pop({name!r})"
             ) from None
         levels[name] = column[train].astype("category").cat.remove_unused_categories().cat.categories.tolist()
-        if unseen := sorted(set(column.dropna().unique()) - set(levels[name]), key=str):
+        if unseen := sorted(set(column.unique()) - set(levels[name]), key=str):
             raise Refused(
                 f"all {(column == unseen[0]).sum()} cells with obs[{name!r}] = {unseen[0]!r} are held out, "
                 "so that nothing could be learned of them; remove them, merge labels, or give another "

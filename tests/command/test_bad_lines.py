@@ -4,17 +4,21 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import anndata as ad
 import h5py
 import numpy as np
 import pytest
-from command_line import QUICK, lines, written
+import torch
+from command_line import QUICK, lines, simulated, written
+from safetensors import SafetensorError
 
 from lab import data
 from lab.command import main, parts
 from lab.command.recipes import found
 from lab.errors import Refused
+from lab.train import checkpoint
 
 
 def dense(change):
@@ -70,6 +74,15 @@ def conditioned(*columns, change=None):
 
 def column(name, values):
     return lambda obs: obs.insert(0, name, values)
+
+
+def reserved(folder):
+    """A column that anndata reads and does not write: SeuratDisk leaves such."""
+    with h5py.File(path := written(folder), "r+") as file:
+        file["obs"].move("_index", "cell")
+        file["obs"].move("batch", "_index")
+        file["obs"].attrs.update({"_index": "cell", "column-order": ["cell_type", "_index"]})
+    return path
 
 
 def rare(obs):
@@ -284,6 +297,15 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "a condition in numbers": (conditioned("age", change=column("age", np.arange(20) / 7)), "pandas.cut"),
     "a condition in codes": (conditioned("lane", change=column("lane", np.arange(20) % 2)), "astype('category')"),
     "a condition with NaN": (conditioned("lane", change=column("lane", [None, *9 * "a", *10 * "b"])), "missing for 1"),
+    "a condition with one label and missing values": (
+        conditioned("drug", change=column("drug", [*10 * [None], *10 * ["stim"]])),
+        "obs['drug'] is missing for 10 of 20 cells; label or remove them",
+    ),
+    "obs that no result could hold": (lambda f: train(f, reserved(f)), "obs['_index'] cannot be written, and what"),
+    "an embedding with obs that no result could hold": (
+        run_of("embed", cells=lambda f: reserved(f)),
+        "del adata.obs['_index']",
+    ),
     "a label among held-out cells alone": (conditioned("batch", change=rare), "2 cells with obs['batch'] = 'day 9'"),
     "a label for every cell": (conditioned("name", change=column("name", list("abcdefghijklmnopqrst"))), "held out"),
     "one label for all": (conditioned("lane", change=column("lane", "one")), "'one' in every cell"),
@@ -409,7 +431,7 @@ def test_a_process_ends_with_the_status_and_one_line_on_stderr(line, status, tmp
 
 
 def raising(error):
-    def sets():
+    def sets(*_):
         raise error
 
     return sets
@@ -462,6 +484,34 @@ def test_a_line_that_is_interrupted_ends_with_130(monkeypatch, capsys):
 
 
 def test_a_place_where_nothing_can_be_written_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(data, "sets", raising(OSError(28, "No space left on device", "run/metrics.csv")))
+    monkeypatch.setattr(data, "sets", raising(OSError(30, "Read-only file system", "run/metrics.csv")))
     assert main(["data"]) == 1
-    assert "run/metrics.csv: no space left on device; give a place" in capsys.readouterr().err
+    assert "run/metrics.csv: read-only file system; give a place" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is full")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: checkpoint._save({"w": torch.zeros(99_999)}, Path("/dev/full")),
+        raising(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")),
+        lambda: Path("/dev/full").write_text("genes"),
+        lambda: simulated().obs.to_csv("/dev/full"),
+        raising(OSError("[Errno 28] Can't synchronously write data (error message = 'No space left on device')")),
+        raising(OSError(122, "Disk quota exceeded", "run/metrics.csv")),
+    ],
+)
+def test_a_full_disk_is_called_one_whoever_writes(write, monkeypatch, capsys):
+    monkeypatch.setattr(data, "sets", write)
+    assert main(["data"]) == 1
+    assert capsys.readouterr().err.startswith("error: the disk is full, or your share of it; free space")
+
+
+@pytest.mark.parametrize("line", [train, lambda folder: sample(folder), lambda folder: embed(folder, written(folder))])
+def test_a_run_that_one_may_not_read_is_not_called_none(line, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    words = line(tmp_path)
+    monkeypatch.setattr(Path, "read_text", raising(PermissionError(13, "Permission denied", "run/run.json")))
+    assert main(words) == 1
+    assert "run/run.json: permission denied; ask for permission, or name another place" in capsys.readouterr().err

@@ -1,11 +1,15 @@
 """Where the counts are: one rule, and what it says where it cannot decide."""
 
 import json
+import shutil
+from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 from command_line import QUICK, assert_same_results, lines, simulated, written
 from scipy import sparse
 
@@ -29,7 +33,7 @@ def holding(counts=None, raw=None, x=None):
     return made
 
 
-same, logged = (lambda m: m), (lambda m: np.log1p(m))
+same, logged, half = (lambda m: m), (lambda m: np.log1p(m)), (lambda m: m.astype(np.float16))
 
 
 def other(m):
@@ -48,6 +52,9 @@ TAKEN = {  # what is where: the layer that is taken, and its number of genes
     "raw beside log-normalised X": (dict(raw=same, x=logged), "raw", 12),
     "raw beside the same in X": (dict(raw=same, x=same), "raw", 12),
     "X as floats": (dict(x=lambda m: m.astype(float)), "X", 10),
+    "X as halves": (dict(x=half), "X", 10),
+    "raw as halves beside the same in X": (dict(raw=half, x=same), "raw", 12),
+    "counts as halves beside the same in X": (dict(counts=half, x=same), "counts", 10),
     "X sparse, by gene": (dict(x=sparse.csc_matrix), "X", 10),
 }
 
@@ -137,6 +144,32 @@ def test_a_file_that_stays_on_disk_trains_the_model_that_one_in_memory_does(plac
     assert_same_results(tmp_path / "memory", tmp_path / "disk")
     assert len((tmp_path / "disk" / "genes.txt").read_text().split()) == (30 if genes == "all" else 10)
     assert json.loads((tmp_path / "disk" / "run.json").read_text())["arguments"]["layer"] == place
+
+
+@pytest.mark.parametrize("kind", "? b i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8".split())
+def test_counts_of_every_numeric_dtype_train_the_model_that_integers_do(kind, tmp_path):
+    def cast(dtype, dense):
+        def change(cells):
+            counts = np.minimum(cells.layers["counts"].toarray(), 1 if kind == "?" else 100).astype(dtype)
+            cells.layers["counts"] = counts if dense else sparse.csr_matrix(counts)
+
+        return change
+
+    runs = {"integers": ("i4", True), "dense": (kind, True)} | ({"sparse": (kind, False)} if kind != "f2" else {})
+    for name, how in runs.items():
+        path = written(tmp_path, cast(*how), n_cells=60, n_genes=30)
+        assert main(lines(path, tmp_path / name, *QUICK, "--genes", "10")) == 0
+        assert_same_results(tmp_path / "integers", tmp_path / name)
+
+
+@pytest.mark.parametrize("memory", [2e9, 0])
+def test_a_file_from_before_anndata_0_7_trains_wherever_it_fits(memory, tmp_path, monkeypatch):
+    shutil.copy(Path(scanpy.__file__).parent / "datasets" / "10x_pbmc68k_reduced.h5ad", tmp_path / "old.h5ad")
+    with h5py.File(tmp_path / "old.h5ad", "r+") as file:
+        file["X"][...] = np.random.default_rng(0).poisson(2, file["X"].shape)
+    monkeypatch.setattr(command_cells, "IN_MEMORY", memory)
+    assert main(lines(tmp_path / "old.h5ad", tmp_path / "run", *QUICK, "--layer", "X")) == 0
+    assert "louvain" in ad.read_h5ad(tmp_path / "run" / "latent.h5ad").obs
 
 
 def test_genes_are_put_in_the_order_asked_and_those_missing_are_zero():

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -9,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from command_line import MODELS, QUICK, SETTINGS, assert_same_results, lines, written
+from command_line import MODELS, QUICK, SETTINGS, assert_same_results, lines, simulated, written
 from safetensors.torch import load_file
 from scipy import sparse
 from sklearn.model_selection import cross_val_score
@@ -177,6 +180,69 @@ def test_variable_genes_are_chosen_without_a_look_at_held_out_cells(tmp_path):
 
     assert main(lines(written(tmp_path, wilder, 60, 30), tmp_path / "wilder", *QUICK, "--genes", "10")) == 0
     assert (tmp_path / "wilder" / "genes.txt").read_text() == (tmp_path / "run" / "genes.txt").read_text()
+
+
+def nullable(cells):
+    """Strings as pandas 3 and newer readers keep them, in obs and for the names of cells and genes."""
+    cells.obs["plate"] = pd.array([f"plate {i % 3}" if i else None for i in range(20)], dtype="string")
+    cells.obs["barcode"] = pd.array([f"barcode {i}" for i in range(20)], dtype="string")
+    cells.obs.index, cells.var.index = cells.obs_names.astype("string"), cells.var_names.astype("string")
+
+
+def test_strings_that_may_be_missing_are_written_as_they_were_read(tmp_path):
+    with ad.settings.override(allow_write_nullable_strings=True):
+        path = written(tmp_path, nullable)
+    assert main(lines(path, tmp_path / "run", *QUICK)) == 0
+    assert main(["embed", str(tmp_path / "run"), str(path), "--out", str(tmp_path / "new.h5ad")]) == 0
+    expected = ad.read_h5ad(path).obs
+    for file in (tmp_path / "run" / "latent.h5ad", tmp_path / "new.h5ad"):
+        pd.testing.assert_frame_equal(ad.read_h5ad(file).obs[expected.columns], expected)
+
+
+def test_a_measurement_and_codes_become_conditions_as_the_sentence_says(tmp_path, capsys):
+    adata = simulated(60, 10)
+    adata.obs["age"], adata.obs["lane"] = np.arange(60) / 7, np.arange(60) % 2
+    for column, how in {"age": r"by (.*), of codes", "lane": r"of codes by (.*)"}.items():
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        line = lines(tmp_path / "cells.h5ad", tmp_path / column, *QUICK, "--condition", column, model="cvae")
+        assert main(line) == 1
+        exec(re.search(how, capsys.readouterr().err)[1], {"adata": adata, "pandas": pd})
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        assert main(line) == 0
+
+
+def test_a_column_of_the_users_is_never_replaced(tmp_path):
+    mine = ["mine", "yours"] * 10
+
+    def taken(*names):
+        return lambda cells: setattr(cells, "obs", cells.obs.assign(**dict.fromkeys(names, mine)))
+
+    held_out = {}
+    for out, names in {"none": [], "one": ["held_out"], "two": ["held_out", "held_out_by_lab"]}.items():
+        path = written(tmp_path, taken(*names), name=f"{out}.h5ad")
+        assert main(lines(path, tmp_path / out, *QUICK)) == 0
+        obs = ad.read_h5ad(tmp_path / out / "latent.h5ad").obs
+        assert all(list(obs[name]) == mine for name in names) and len(obs.columns) == 3 + len(names)
+        held_out[obs.columns[-1]] = list(obs.iloc[:, -1])
+    assert list(held_out) == ["held_out", "held_out_by_lab", "held_out_by_lab_by_lab"]
+    assert len(set(map(tuple, held_out.values()))) == 1 and sum(held_out["held_out"]) == 2
+
+
+def test_names_in_any_letters_survive_a_machine_that_knows_only_ascii(tmp_path):
+    greek = lambda cells: setattr(cells, "var_names", [f"\u03b1{i}" for i in range(10)])
+    path, run = written(tmp_path, greek), tmp_path / "run"
+    less = written(tmp_path, lambda cells: greek(cells) or cells[:, 1:].copy(), name="less.h5ad")
+    ascii_alone = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for line in (
+        lines(path, run, *QUICK),
+        ["sample", str(run), "--out", str(tmp_path / "new.h5ad"), "--n", "5"],
+        ["embed", str(run), str(less), "--out", str(tmp_path / "more.h5ad")],  # which names the gene that is missing
+    ):
+        done = subprocess.run([sys.executable, "-m", "lab", *line], env=ascii_alone, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (run / "genes.txt").read_bytes().decode() == "".join(f"\u03b1{i}\n" for i in range(10))
+    assert list(ad.read_h5ad(tmp_path / "new.h5ad").var_names) == [f"\u03b1{i}" for i in range(10)]
+    assert "are missing (\\u03b10)" in done.stdout
 
 
 @pytest.mark.parametrize("options", [["--size", "1", "--steps", "5"], ["--size", "17"], ["--size", "1000"]])

@@ -52,7 +52,7 @@ def _results(model, cells):
         "held-out IWAE bound, k = 8": of_iwae,
         "active units": int((latent.var(0) > 0.01).sum()),  # as vae.active_units, over all cells
     }
-    table = ad.AnnData(obs=cells.adata.obs.assign(held_out=cells.held_out), obsm={"X_vae": latent})
+    table = ad.AnnData(obs=cells.obs, obsm={"X_vae": latent})
     return report, {"latent.h5ad": table.write_h5ad}
 
 
@@ -66,7 +66,8 @@ def _embed(model, b):
 
 
 FILES = (
-    "Beside what every model leaves, latent.h5ad: your cells, in their order, with posterior means in obsm['X_vae']."
+    "Beside what every model leaves, latent.h5ad: your cells, in their order, with posterior means in obsm['X_vae'] "
+    "and, in the last column of obs, which were held out."
 )
 
 vae = Recipe(
