@@ -24,8 +24,7 @@ def open_cells(source: str) -> ad.AnnData:
     sentence: no such file or set, cells whose names are not their own, or obs that no result could hold."""
     path = Path(source)
     if path.suffix == ".h5ad" or path.exists():
-        cells = data.read(path, on_disk=True)
-        cells = data.read(path) if _unpacked(path) < IN_MEMORY else cells
+        cells = data.read(path, on_disk=_unpacked(path) > IN_MEMORY)
     else:
         names = [call.removesuffix("()") for call in data.sets().index]
         if source not in names:
@@ -122,9 +121,13 @@ def _writable(obs: pd.DataFrame) -> bool:
 
 
 def _unpacked(path: Path) -> int:
+    """The bytes of a file once unpacked; 0 where it cannot be read, of which `data.read` says why."""
     sizes = []
-    with h5py.File(path) as file:
-        file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    except Exception:  # h5py raises many kinds
+        return 0
     return sum(sizes)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -197,6 +198,18 @@ def test_strings_that_may_be_missing_are_written_as_they_were_read(tmp_path):
     expected = ad.read_h5ad(path).obs
     for file in (tmp_path / "run" / "latent.h5ad", tmp_path / "new.h5ad"):
         pd.testing.assert_frame_equal(ad.read_h5ad(file).obs[expected.columns], expected)
+
+
+def test_a_column_that_cannot_be_written_may_be_removed_as_the_sentence_says(tmp_path, capsys):
+    with h5py.File(path := written(tmp_path), "r+") as file:  # as SeuratDisk leaves it
+        file["obs"].move("_index", "cell")
+        file["obs"].move("batch", "_index")
+        file["obs"].attrs.update({"_index": "cell", "column-order": ["cell_type", "_index"]})
+    assert main(line := lines(path, tmp_path / "run", *QUICK)) == 1
+    adata = ad.read_h5ad(path)
+    exec(re.search("del .*", capsys.readouterr().err)[0])
+    adata.write_h5ad(path)
+    assert main(line) == 0
 
 
 def test_a_measurement_and_codes_become_conditions_as_the_sentence_says(tmp_path, capsys):
