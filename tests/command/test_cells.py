@@ -172,12 +172,6 @@ def test_a_file_from_before_anndata_0_7_trains_wherever_it_fits(memory, tmp_path
     assert "louvain" in ad.read_h5ad(tmp_path / "run" / "latent.h5ad").obs
 
 
-def test_a_file_that_fits_into_memory_is_free_once_it_is_read(tmp_path):
-    cells = command_cells.open_cells(str(path := written(tmp_path)))
-    with h5py.File(path, "r+"):
-        assert cells.shape == (20, 10)
-
-
 def test_genes_are_put_in_the_order_asked_and_those_missing_are_zero():
     cells = simulated(5, 6)
     wanted = ["gene-4", "none", "gene-0"]
