@@ -31,7 +31,7 @@ def told(tmp_path):
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(new_notebook(cells=[cell], metadata=kernel), tmp_path / "page.ipynb")
         line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", "."]
-        env = {k: v for k, v in os.environ.items() if k not in ("LAB_JITTER", "PYTEST_ADDOPTS")}
+        env = {k: v for k, v in os.environ.items() if k not in ("LAB_JITTER", "IPYTHONDIR", "PYTEST_ADDOPTS")}
         env |= {"LAB_JITTER": jitter} if jitter else {}
         return subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
 
