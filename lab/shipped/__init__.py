@@ -6,7 +6,7 @@ Beside a file stands its `.json`: the command that made it, seeds, seconds, proc
 
 import json
 from importlib import resources
-from pathlib import Path
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import pandas as pd
@@ -23,7 +23,7 @@ def open(name: str) -> Any:
     Raises `Refused` for a name under which nothing is shipped.
     """
     for suffix, read in READERS.items():
-        with resources.as_file(resources.files(__name__) / f"{name}{suffix}") as path:
+        with resources.as_file(_folder() / f"{name}{suffix}") as path:
             if path.is_file():
                 return read(path)
     raise Refused(f"nothing is shipped under {name!r}; there is: {', '.join(names())}")
@@ -31,13 +31,13 @@ def open(name: str) -> Any:
 
 def story(name: str) -> dict[str, Any]:
     """How it was made: `command`, `over` (the values of its blanks), `seconds`, `processor`, `spread`, `digest`."""
-    return json.loads(_folder().joinpath(f"{name}.json").read_text())
+    return json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
 
 
 def names() -> list[str]:
     """Everything that is shipped."""
-    return sorted(path.stem for path in _folder().iterdir() if path.suffix == ".json")
+    return sorted(file.name.removesuffix(".json") for file in _folder().iterdir() if file.name.endswith(".json"))
 
 
-def _folder() -> Path:
-    return Path(__file__).parent
+def _folder() -> Traversable:
+    return resources.files(__name__)
