@@ -1,12 +1,14 @@
 """Run again what `lab/shipped` holds: `python book/_ext/ship.py [NAME | --verify]` (`make shipped NAME=...`).
 
-A shipped table is a command with blanks, `python -m lab train … --beta {beta} --seed {seed}`, run once for each
-combination of the values in `over`; a row is these values and what run.json then says. Where the story has `"weights":
-true`, its one run's weights are shipped, and the row stands in the story. To begin one, write its `.json` with `what`,
-`command`, `over`, `keep` and `spread`.
+A shipped table is a command with blanks, `python -m lab train … --beta {beta} --seed {seed}`, or a call of a function
+that a `page` defines, `row(beta={beta}, seed={seed})`, run once for each combination of the values in `over`; a row is
+these values and what run.json, or the dict that the function returned, then says. Of the page run the set-up cell and
+those tagged `shipped`. Where the story has `"weights": true`, its one run's weights are shipped, and the row stands in
+the story. To begin one, write its `.json` with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
 
-It is stale when a file of `lab` that its command loads has changed in more than comments and docstrings. `--verify`
-computes all anew, writes nothing, and fails where something is stale or differs by more than its `spread`.
+It is stale when a file of `lab` that its command loads, or a cell that its call runs, has changed in more than comments
+and docstrings. `--verify` computes all anew, writes nothing, and fails where something is stale or differs by more than
+its `spread`.
 """
 
 import ast
@@ -40,50 +42,79 @@ def stories():
     return {path.stem: json.loads(path.read_text()) for path in sorted(SHIPPED.glob("*.json"))}
 
 
-def code(path):
-    """A file of Python as it runs: without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text())
+def code(text):
+    """Python as it runs: without comments, docstrings and layout."""
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
 
-def digest(files):
-    """One digest of these files of the repository, by name; a missing one counts as empty."""
-    sha = hashlib.sha256()
-    for name in sorted(files):
-        sha.update(f"{name}\0{code(ROOT / name) if (ROOT / name).exists() else ''}\0".encode())
+def cells(page, tag="shipped"):
+    """The program that a page's cells of this tag are, as Python."""
+    from contents import read  # this and what follows need what builds pages; the rest of this file does not
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    tagged = [c.source for c in read(f"book/{page}.md").cells if tag in c.metadata.get("tags", ())]
+    return "\n".join(map(TransformerManager().transform_cell, tagged))
+
+
+def digest(story):
+    """One digest of the files of the repository behind a story, by name, and of the page's cells; a missing file counts
+    as empty."""
+    sha = hashlib.sha256(code(cells(story["page"])).encode() if "page" in story else b"")
+    for name in sorted(story.get("files", ())):
+        sha.update(f"{name}\0{code((ROOT / name).read_text()) if (ROOT / name).exists() else ''}\0".encode())
     return sha.hexdigest()
 
 
 def stale():
-    """The names whose command would now run other code."""
-    return [name for name, story in stories().items() if digest(story.get("files", ())) != story.get("digest")]
+    """The names whose command or call would now run other code."""
+    return [name for name, story in stories().items() if digest(story) != story.get("digest")]
 
 
 def runs(story):
-    """(values of the blanks, words of the command) for each row of the table."""
+    """(values of the blanks, words of the command, or page and call) for each row of the table."""
     for values in itertools.product(*story["over"].values()):
         blanks = dict(zip(story["over"], values))
-        yield blanks, story["command"].format(**blanks).removeprefix("python -m lab ").split()
+        if "page" in story:
+            yield blanks, ["--call", story["page"], story["call"].format(**blanks)]
+        else:
+            yield blanks, story["command"].format(**blanks).removeprefix("python -m lab ").split()
+
+
+def call(page, expression, folder):
+    """Run a page's cells, write what `expression` then is as a command writes its results, and print the files of `lab`
+    that the cells reach."""
+    from reach import reach
+    from uses import used_by
+
+    program, space = cells(page), {"__name__": "__main__"}
+    exec(f"{cells(page, 'remove-cell')}\n{program}", space)
+    Path(folder).mkdir()
+    Path(folder, "run.json").write_text(json.dumps({"results": eval(expression, space)}, default=float))
+    print(*{part.file for part in reach(used_by(program))}, sep="\n")
 
 
 def counted(files, words):
     """The files that make a run stale, by name. The catalogue lists all its sets: only the command's own counts."""
-    from reach import reach  # needs what builds pages; the rest of this file does not
+    from reach import reach
 
-    own = {part.file for part in reach({("data", words[words.index("--data") + 1])})}
-    there = (f for f in map(Path, files) if ROOT in f.parents)
-    return {f.relative_to(ROOT).as_posix() for f in there if CATALOGUE not in f.parents or f in own}
+    there = {f for f in map(Path, files) if ROOT in f.parents}
+    if "--data" in words:
+        own = {part.file for part in reach({("data", words[words.index("--data") + 1])})}
+        there -= {f for f in there - own if CATALOGUE in f.parents}
+    return {f.relative_to(ROOT).as_posix() for f in there}
 
 
 def row(words, weights=None):
     """What run.json says of one run, the files of `lab` that count, and its seconds; its weights are copied there."""
     with tempfile.TemporaryDirectory() as folder:
         line, start = [*words, "--out", f"{folder}/run"], time.monotonic()
+        program = [__file__] if words[0] == "--call" else ["-c", LOADED]
         env = {k: v for k, v in os.environ.items() if k != "LAB_DATA"} | ONE_THREAD
-        done = subprocess.run([sys.executable, "-c", LOADED, *line], cwd=ROOT, env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, *program, *line], cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
         results = json.loads(Path(folder, "run", "run.json").read_text())["results"]
@@ -98,7 +129,7 @@ def table(story, weights=None):
     rows, files, seconds = [], set(), 0.0
     for blanks, words in runs(story):
         results, loaded, took = row(words, weights)
-        rows.append(blanks | {column: round(results[name], 2) for column, name in story["keep"].items()})
+        rows.append(blanks | {column: float(f"{results[name]:.5g}") for column, name in story["keep"].items()})
         files, seconds = files | loaded, seconds + took
         print(" ".join(words), rows[-1], f"{took:.0f} s", flush=True)
     return pd.DataFrame(rows), files, seconds
@@ -137,7 +168,8 @@ def ship(name):
     """Run a story's command, and write what it gives and how."""
     story = stories()[name]
     now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
-    made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files), "digest": digest(files)}
+    made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files)}
+    made["digest"] = digest(story | made)
     if story.get("weights"):
         made["rows"] = now.to_dict("records")
     else:
@@ -149,6 +181,8 @@ def main(asked):
     """Run what is asked, or what is stale; exit status."""
     if asked == ["--verify"]:
         return verify()
+    if asked[:1] == ["--call"]:
+        return call(asked[1], asked[2], folder=asked[4])
     for name in asked or stale():
         ship(name)
 

@@ -1,5 +1,7 @@
 """Shipped runs: small, told whole, opened from an installed wheel, and known to be stale when code moves."""
 
+import contextlib
+import io
 import json
 import platform
 import re
@@ -26,11 +28,14 @@ DATA = [path for path in FOLDER.iterdir() if path.suffix in (".csv", ".safetenso
 @pytest.mark.parametrize("name", shipped.names())
 def test_what_is_shipped_says_how_it_was_made_and_by_whom_it_can_be_made_again(name):
     story = shipped.story(name)
-    assert story["command"].startswith("python -m lab ") and story["seconds"] > 0 and story["processor"]
+    of_page = {"page", "call"} <= set(story)
+    assert of_page != story.get("command", "").startswith("python -m lab ")
+    assert story["seconds"] > 0 and story["processor"]
     assert set(story["spread"]) <= set(story["keep"])
     if not story.get("weights"):
         assert len(story["over"]["seed"]) > 1, "one seed cannot say how much a number moves"
-    assert len(story["digest"]) == 64 and "lab/command/__init__.py" in story["files"]
+    assert len(story["digest"]) == 64 and story["files"]
+    assert of_page or "lab/command/__init__.py" in story["files"]
     assert platform.node() not in (text := json.dumps(story)) and not re.search(r"[\"\s]/\w", text), (
         "no machine, no path"
     )
@@ -103,8 +108,8 @@ def repository(tmp_path, monkeypatch):
         "keep": {"ELBO": "held-out ELBO"},
         "spread": {"ELBO": 0.5},
         "files": ["lab/a.py"],
-        "digest": ship.digest(["lab/a.py"]),
     }
+    story["digest"] = ship.digest(story)
     (tmp_path / "lab/shipped/t.json").write_text(json.dumps(story))
     return tmp_path
 
@@ -155,6 +160,67 @@ def test_weights_are_copied_out_of_their_run_and_its_numbers_stand_in_the_story(
     assert ship.stories()["t"]["rows"] == [{"beta": 1, "seed": 0, "ELBO": -10.0}]
     value["held-out ELBO"] = -11.0
     assert ship.main(["--verify"]) == 1
+
+
+PAGE = """---
+kernelspec:
+  name: python3
+---
+
+```{code-cell} ipython3
+:tags: [remove-cell]
+if False:
+    %pip install it
+start = 1
+```
+
+```{code-cell} ipython3
+raise RuntimeError("a cell that the table does not need")
+```
+
+```{code-cell} ipython3
+:tags: [shipped]
+import numpy as np
+from lab.data import splits
+
+def f(seed):
+    return {"sum": np.float32(start + seed)}
+```
+"""
+
+
+def test_a_table_can_be_a_call_of_the_pages_own_function_and_other_cells_do_not_make_it_stale(repository, monkeypatch):
+    pytest.importorskip("jupyter_cache")
+    import contents
+    import reach  # noqa: F401, its root is the real one
+
+    page = repository / "book/a.md"
+    page.parent.mkdir()
+    page.write_text(PAGE)
+    monkeypatch.setattr(contents, "ROOT", repository)
+    printed = io.StringIO()
+
+    def here(line, **_):
+        with contextlib.redirect_stdout(printed):
+            ship.main(line[2:])
+        return subprocess.CompletedProcess(line, 0, "/elsewhere/lab/vae.py\nno file", "")
+
+    monkeypatch.setattr(ship.subprocess, "run", here)
+    story = {
+        "page": "a",
+        "call": "f(seed={seed})",
+        "over": {"seed": [0, 1]},
+        "keep": {"s": "sum"},
+        "spread": {"s": 0.5},
+    }
+    (repository / "lab/shipped/t.json").write_text(json.dumps(story))
+    assert ship.stale() == ["t"] and not ship.main([]) and ship.stale() == []
+    assert pd.read_csv(repository / "lab/shipped/t.csv").to_numpy().tolist() == [[0, 1], [1, 2]]
+    assert str(ROOT / "lab/data/splits.py") in printed.getvalue() and "lab/vae" not in printed.getvalue()
+    page.write_text(PAGE.replace("does not need", "still does not need").replace("def f(seed):", "def f(seed):  # why"))
+    assert ship.stale() == []
+    page.write_text(PAGE.replace("start + seed", "start - seed"))
+    assert ship.stale() == ["t"] and ship.main(["--verify"]) == 1
 
 
 def test_of_the_sets_only_the_commands_own_makes_a_run_stale():
