@@ -194,6 +194,8 @@ def test_a_table_can_be_a_call_of_the_pages_own_function_and_other_cells_do_not_
     import contents
     import reach  # noqa: F401, its root is the real one
 
+    import lab.data.splits  # noqa: F401, before subprocess is not what it was
+
     page = repository / "book/a.md"
     page.parent.mkdir()
     page.write_text(PAGE)
