@@ -1,7 +1,7 @@
-# make book | test | check | elsewhere | notebooks | shipped | bench.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
+# make book | test | check | elsewhere | machines | notebooks | shipped | bench.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
 
 .DEFAULT_GOAL := book
-.PHONY: book test check elsewhere notebooks shipped bench executed clean
+.PHONY: book test check elsewhere machines notebooks shipped bench executed clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,14 +29,23 @@ executed: $(BIN)/.ready
 	@$(BIN)/python book/_ext/execute.py
 
 # Cells run with initial weights moved in the seventh digit, by the commit: outputs must be those of any processor.
-NBVAL := -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 300
+ONE := --nbval --nbval-current-env --nbval-cell-timeout 300
+NBVAL := -n 2 --dist loadfile $(ONE)
+CHAPTERS = $(if $(CHAPTER),$(foreach n,$(CHAPTER),$(wildcard book/*/$(n)-*.ipynb)),book)
 test: book
 	LAB_JITTER=$$(git rev-parse --short HEAD 2>/dev/null || echo 1) $(BIN)/python -m pytest $(NBVAL) tests book
 
 # The chapters' cells on two such processors against the stored outputs: make elsewhere CHAPTER="01 03".
 elsewhere: $(BIN)/.ready
-	@for seed in 1 2; do LAB_JITTER=$$seed $(BIN)/python -m pytest -q $(NBVAL) \
-	$(if $(CHAPTER),$(foreach n,$(CHAPTER),$(wildcard book/*/$(n)-*.ipynb)),book) || exit 1; done
+	@for seed in 1 2; do LAB_JITTER=$$seed $(BIN)/python -m pytest -q $(NBVAL) $(CHAPTERS) || exit 1; done
+
+# One at a time, on the machines that readers have: with two and four threads the assertions, and the outputs with the
+# plainest kernels of torch, numpy and their BLAS. make machines CHAPTER=03, or weekly for all.
+machines: $(BIN)/.ready
+	@for n in 2 4; do echo "$$n threads"; OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$$n MKL_NUM_THREADS=$$n \
+	OPENBLAS_NUM_THREADS=$$n $(BIN)/python -m pytest -q $(ONE:nbval=nbval-lax) $(CHAPTERS) || exit 1; done
+	@echo "plainest kernels"; ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Nehalem \
+	NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR" $(BIN)/python -m pytest -q $(ONE) $(CHAPTERS)
 
 # For the inner loop, in a minute or two: handwriting, the package, what a page must hold; no page is executed.
 check: $(BIN)/.ready
