@@ -12,11 +12,10 @@ from anndata.io import write_elem
 from scipy import sparse
 
 from lab import data
-from lab.data.counts import matrix_of
+from lab.data.counts import by_gene, matrix_of, some, whole
 from lab.errors import Refused
 
 IN_MEMORY = 2e9  # bytes that a file holds once unpacked; a larger one stays on disk
-LOOK = 500  # cells, evenly spaced, that tell integers from fractions and one matrix from another
 
 
 def open_cells(source: str) -> ad.AnnData:
@@ -55,8 +54,8 @@ def counts_of(adata: ad.AnnData, layer: str | None = None) -> tuple[ad.AnnData, 
     if layer is None:
         places = {"counts": adata.layers.get("counts"), "raw": None if adata.raw is None else adata.raw.X, "X": adata.X}
         there = {name: matrix for name, matrix in places.items() if matrix is not None}
-        whole = [name for name, matrix in there.items() if _whole(matrix, adata.n_obs)]
-        layer = "counts" if "counts" in there else next(iter(whole), None)
+        integers = [name for name, matrix in there.items() if whole(matrix, adata.n_obs)]
+        layer = "counts" if "counts" in there else next(iter(integers), None)
         if layer != "counts" and "unit" in adata.uns:
             raise Refused(f"these cells hold no counts but {adata.uns['unit']}; a model of counts cannot use them")
         if layer is None:
@@ -65,14 +64,17 @@ def counts_of(adata: ad.AnnData, layer: str | None = None) -> tuple[ad.AnnData, 
                 f"there is no layer 'counts', and {without}; name the layer with raw counts, --layer NAME (layers: "
                 f"{', '.join(adata.layers) or 'none'}), or put them into adata.layers['counts']"
             )
-        for other in whole[1:] if layer in whole else ():
+        for other in integers[1:] if layer in integers else ():
             if where := _difference(adata, {name: there[name] for name in (layer, other)}):
                 raise Refused(
                     f"{called(layer)} and {called(other)} both hold integers, and differ: {where}; say which are the "
                     f"raw counts, --layer {layer} or --layer {other}"
                 )
+    names = adata.raw.var_names if layer == "raw" and adata.raw is not None else adata.var_names
+    if odd := [name for name in names if {"\n", "\r"} & set(str(name))]:
+        raise Refused(f"gene name {odd[0]!r} has a line break, and names are written a line each; rename it")
     if layer == "raw" and adata.raw is not None:
-        return holding(adata.raw.X, "raw", adata, adata.raw.var_names), "raw"
+        return holding(adata.raw.X, "raw", adata, names), "raw"
     if layer not in ("X", *adata.layers):
         raise Refused(
             f"the cells have no {'raw' if layer == 'raw' else f'layer {layer!r}'} (layers: "
@@ -131,32 +133,15 @@ def _unpacked(path: Path) -> int:
     return sum(sizes)
 
 
-def _whole(matrix, n: int) -> bool:
-    """Whether what can be seen of `n` cells is integers from 0 up."""
-    if np.dtype(matrix.dtype).kind not in "buif":
-        return False
-    values = _csr(matrix[:, :20] if _by_gene(matrix) else matrix[_some(n)]).data
-    return bool(((values >= 0) & (values == np.round(values)) & np.isfinite(values)).all())
-
-
 def _difference(cells: ad.AnnData, matrices: dict) -> str:
     """Where two matrices of the same cells differ in a gene that both have; "" where they agree as far as one looks."""
-    if any(map(_by_gene, matrices.values())):
+    if any(map(by_gene, matrices.values())):
         return ""
     names = [cells.raw.var_names if name == "raw" else cells.var_names for name in matrices]
     shared = names[0].drop_duplicates(keep=False).intersection(names[1].drop_duplicates(keep=False))
-    rows = _some(cells.n_obs)
+    rows = some(cells.n_obs)
     one, other = (_csr(matrix[rows])[:, of.get_indexer_for(shared)] for matrix, of in zip(matrices.values(), names))
     if not (where := np.argwhere(one != other)).size:
         return ""
     cell, gene = where[0]
     return f"{one[cell, gene]:g} and {other[cell, gene]:g} of {shared[gene]!r} in cell {cells.obs_names[rows[cell]]!r}"
-
-
-def _some(n: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n - 1, min(n, LOOK)).astype(int))
-
-
-def _by_gene(matrix) -> bool:
-    """Stored by gene on disk, so that one cell means reading the file."""
-    return getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix)

@@ -11,6 +11,7 @@ from lab.errors import Refused
 
 EXACT = 2**24  # the largest count for which the one below it differs in float32
 CHUNK = 1024  # rows read at a time while checking
+LOOK = 500  # cells looked at to tell counts from what was made of them
 
 
 def check_counts(adata: ad.AnnData, layer: str = "counts") -> np.ndarray:
@@ -60,7 +61,7 @@ def matrix_of(adata: ad.AnnData, layer: str):
             f"{layer!r} holds values of type {matrix.dtype}, not numbers that a model can read; store "
             "integers or floats"
         )
-    if getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix):
+    if by_gene(matrix):
         raise Refused(
             f"{layer!r} is stored by gene (CSC) on disk, so that one cell means reading the file; read it without "
             "on_disk, or write it anew after .tocsr()"
@@ -107,11 +108,29 @@ def check_finite(matrix, n: int) -> None:
             raise Refused("X holds NaN or infinite values; drop or impute them before training")
 
 
+def whole(matrix, n: int) -> bool:
+    """Whether what can be seen of `n` cells is integers from 0 up: the one rule by which counts are found in `raw`
+    or X."""
+    if np.dtype(matrix.dtype).kind not in "buif":
+        return False
+    values = _values(matrix[:, :20] if by_gene(matrix) else matrix[some(n)])
+    return bool(((values >= 0) & (values == np.round(values)) & np.isfinite(values)).all())
+
+
+def some(n: int) -> np.ndarray:
+    """Rows, evenly spaced, that tell integers from fractions and one matrix from another."""
+    return np.unique(np.linspace(0, n - 1, min(n, LOOK)).astype(int))
+
+
+def by_gene(matrix) -> bool:
+    """Stored by gene (CSC) on disk, so that one cell means reading the file."""
+    return getattr(matrix, "format", "csr") == "csc" and not sparse.issparse(matrix)
+
+
 def _in_raw(adata: ad.AnnData) -> str:
     """What to add to a refusal where `raw` holds the counts that were asked for."""
-    values = np.array([0.5]) if adata.raw is None else _values(adata.raw.X[:CHUNK])
-    whole = (values == np.round(values)).all() and (values >= 0).all()
-    return "; adata.raw holds whole numbers: take adata.raw.to_adata(), and its X" if whole else ""
+    there = adata.raw is not None and whole(adata.raw.X, adata.n_obs)
+    return "; adata.raw holds whole numbers: take adata.raw.to_adata(), and its X" if there else ""
 
 
 def _values(rows) -> np.ndarray:
@@ -130,6 +149,11 @@ def _totals(rows, layer: str) -> np.ndarray:
         odd = values[values != np.round(values)][0]
         kind = "looks log-normalised" if values.max() < 20 else "was normalised, or is an estimate"
         raise Refused(f"{layer!r} holds fractions (such as {odd:.4g}): it {kind}; use raw integer counts")
+    if values.dtype == np.float16 and values.max(initial=0) > 2**11:
+        raise Refused(
+            f"{layer!r} holds {values.max():.5g} in float16, which above 2,048 rounds to even numbers: the counts are "
+            "no longer what was measured; go back to the raw matrix, in int32 or float32"
+        )
     if float(values.max(initial=0)) > EXACT:
         raise Refused(
             f"{layer!r} holds a count of {values.max():.3g}, more than the {EXACT:,} up to which float32 "

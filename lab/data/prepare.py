@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import torch
 from scipy import sparse
 
 from lab.errors import Refused
@@ -68,9 +69,11 @@ def prepare(
     cells = cells[good.to_numpy(), common].copy()
     cells.X = log_normalise(cells.layers["counts"], cells.obs["n_counts"])
     if genes is None and n_genes < cells.n_vars:
+        threads = torch.get_num_threads()
         ranked = sc.experimental.pp.highly_variable_genes(
             cells, n_top_genes=n_genes, layer="counts", check_values=False, inplace=False
         )
+        torch.set_num_threads(threads)  # numba, starting, gives torch as many as the machine has
         genes = cells.var_names[ranked["highly_variable"]]
     cells = cells if genes is None else cells[:, list(genes)].copy()
     cells.uns["prepare"] = {

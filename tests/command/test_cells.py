@@ -106,6 +106,16 @@ def test_a_layer_that_is_named_and_missing_is_refused(layer):
         counts_of(holding(counts=same), layer)
 
 
+@pytest.mark.parametrize("odd", ["A\nB", "A\n", "\rA"])
+@pytest.mark.parametrize("where, layer", [(dict(counts=same), "counts"), (dict(raw=same, x=logged), "raw")])
+def test_a_gene_name_that_would_be_two_lines_of_genes_txt_is_refused_before_training(odd, where, layer):
+    cells = holding(**where)
+    names = cells.raw.var if layer == "raw" else cells.var
+    names.index = [odd, *names.index[1:]]
+    with pytest.raises(Refused, match="line break.*rename it"):
+        counts_of(cells)
+
+
 def test_numbers_with_a_unit_are_no_counts():
     with pytest.raises(Refused, match="no counts but ink"):
         counts_of(data.digits())

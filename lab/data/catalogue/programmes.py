@@ -60,7 +60,7 @@ def programmes(
 
 def _read_gmt(path: Path) -> dict[str, list[str]]:
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except OSError as error:
         raise Refused(f"{path} cannot be read ({error.strerror}); give the path of a GMT file") from error
     except UnicodeDecodeError as error:

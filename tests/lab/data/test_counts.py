@@ -43,6 +43,21 @@ def test_bad_counts_are_refused_in_one_sentence(small, name):
             data.loader(adata)
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix])
+def test_halves_hold_counts_up_to_2048_and_are_refused_above_where_they_round(kind):
+    """2,049 written as float16 is 2,048, and nothing in the file says so; 2,050 shows that the range was left."""
+    for largest, good in ((2048, True), (2050, False)):
+        x = np.array([[largest, 1], [3, 1]], np.float16)
+        cells = ad.AnnData(obs={"i": [0, 1]}, var={"i": [0, 1]}, layers={"counts": x})
+        if good:
+            np.testing.assert_array_equal(data.check_counts(cells), [2049, 4])
+            continue
+        with pytest.raises(Refused, match="2050 in float16.*int32 or float32"):
+            data.check_counts(cells)
+        cells.layers["counts"] = kind(x.astype(np.float32))
+        np.testing.assert_array_equal(data.check_counts(cells), [2051, 4])
+
+
 def test_a_column_is_returned_or_refused_with_the_names_of_those_that_are_there(small):
     assert data.column(small, "cell_type").tolist() == ["a", "b"] * 10
     with pytest.raises(Refused, match="^obs has no column 'donor'; it has: cell_type$"):

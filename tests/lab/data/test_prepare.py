@@ -1,6 +1,9 @@
 """Preparation against scanpy, thinning against theorems."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import anndata as ad
 import numpy as np
@@ -208,3 +211,15 @@ def test_thinning_leaves_no_deeper_counts_behind():
     cells = ad.AnnData(np.full((6, 5), 10.0), layers={"counts": np.full((6, 5), 10)})
     cells.raw = cells
     assert data.thin(cells, 0.1).raw is None and cells.raw is not None
+
+
+def test_choosing_genes_leaves_torch_its_threads():
+    """numba, which ranks them, starts its own and would give torch as many."""
+    program = """import torch
+from lab import data
+torch.set_num_threads(1)
+data.prepare(data.bulk(60, 60), 20, min_genes=0, max_mito=1, min_cells=1)
+print(torch.get_num_threads())"""
+    env = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    run = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True)
+    assert run.stdout.split()[-1] == "1"
