@@ -1,5 +1,5 @@
-"""What a code says about known factors, one coordinate at a time (MIG, DCI, SAP); what the KL of a VAE is made of; and
-FactorVAE, which taxes only one part of it, the total correlation.
+"""What a code says about known factors, one coordinate at a time (MIG, DCI, SAP, FactorVAE's score); what the KL of a
+VAE is made of; and FactorVAE, which taxes only one part of it, the total correlation.
 
 Codes are (N, Z), factors (N, F), both numbers; a category goes in as one column per level.
 """
@@ -15,18 +15,18 @@ from torch.nn.functional import softplus
 
 def mig(codes, factors, *, bins: int = 20) -> float:
     """Mutual information gap (Chen et al. 2018, eq. 6): for each factor the information of its best code minus that of
-    the second best, over the factor's entropy; the mean over factors.
+    the second best, over the factor's entropy; the mean over factors. Chen et al. score draws of the code, from the
+    posteriors' densities; here, as in disentanglement_lib, whatever codes are passed are binned.
 
-    Codes, and factors of more than `bins` values, are cut into `bins` intervals of equal width. A small sample biases
-    every information up, by about (bins - 1)^2 / 2N nats, the gap by less.
+    Codes, and factors of more than `bins` values, are cut into `bins` intervals of equal width, and the value depends
+    on them. A small sample biases every information up, by about (bins - 1)^2 / 2N nats, the gap by less.
     """
     codes, factors = _checked(codes, factors)
     if bins < 2:
         raise ValueError(f"bins={bins}: information between codes needs two intervals or more")
     cut_codes = [_cut(z, bins) for z in codes.T]
     gaps = []
-    for v in factors.T:
-        v = _cut(v, bins) if len(np.unique(v)) > bins else np.unique(v, return_inverse=True)[1]
+    for v in _levels(factors, bins):
         information = [_entropy(z) + _entropy(v) - _entropy(z * (v.max() + 1) + v) for z in cut_codes]
         second, best = sorted(information)[-2:]
         gaps.append((best - second) / _entropy(v))
@@ -73,6 +73,25 @@ def sap(codes, factors) -> float:
     r2 = np.divide((z.T @ v) ** 2, norm, out=np.zeros_like(norm), where=norm > 0)
     second, best = np.sort(r2, axis=0)[-2:]
     return float((best - second).mean())
+
+
+def factor_score(codes, factors, *, bins: int = 20, size: int = 64, n_votes: int = 500, seed: int = 0) -> float:
+    """FactorVAE's score (Kim & Mnih 2018, section 4): draw `size` rows that share one factor, taken at random; of the
+    codes, in units of their standard deviations, the one that varies least votes for it. `n_votes` say which factor
+    each code stands for; the share of another `n_votes` that agree is the score, about 1 / F for codes of noise.
+
+    Kim & Mnih generate the rows with the factor held fixed; here they are among those given, drawn with replacement in
+    the same of `bins` intervals. A code that is constant has no vote."""
+    codes, factors = _checked(codes, factors)
+    z, random = codes[:, np.ptp(codes, axis=0) > 0], np.random.default_rng(seed)
+    if not z.shape[1]:
+        raise ValueError("all codes are constant, and none can vary least")
+    z, levels, votes = z / z.std(0), _levels(factors, bins), np.zeros((2, z.shape[1], factors.shape[1]))
+    for half in votes:
+        for f in random.integers(len(levels), size=n_votes):
+            alike = np.flatnonzero(levels[f] == random.choice(levels[f]))
+            half[z[random.choice(alike, size)].var(0).argmin(), f] += 1
+    return float(votes[1][range(z.shape[1]), votes[0].argmax(1)].sum() / n_votes)
 
 
 def total_correlation(z: Tensor) -> Tensor:
@@ -156,6 +175,11 @@ def _cut(values: np.ndarray, bins: int) -> np.ndarray:
     """Interval 0 to bins - 1 of each value; all 0 for a constant."""
     low, width = values.min(), np.ptp(values) / bins
     return np.minimum((values - low) / (width or 1), bins - 1).astype(int)
+
+
+def _levels(factors: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Each factor's values numbered from 0, or their intervals where there are more than `bins`."""
+    return [_cut(v, bins) if len(np.unique(v)) > bins else np.unique(v, return_inverse=True)[1] for v in factors.T]
 
 
 def _entropy(labels: np.ndarray) -> float:

@@ -101,6 +101,41 @@ def test_a_constant_code_changes_no_gap_and_noise_scores_nothing():
     assert abs(disentangle.dci(noise, factors)["informativeness"]) < 0.05
 
 
+@pytest.mark.parametrize("degrees", [0, 15, 30, 44, 46])
+def test_factor_score_of_a_turned_code_is_one_however_far_it_is_turned(degrees):
+    """The votes ask which coordinate varies least, not by how much: only at 45 degrees is there no answer."""
+    codes, factors = rotated(degrees)
+    score = disentangle.factor_score(codes, factors, size=4000 if degrees in (44, 46) else 64)
+    assert score > (0.7 if degrees in (44, 46) else 0.99)
+
+
+def test_factor_score_of_noise_of_a_balanced_turn_and_of_a_missing_factor_are_known():
+    codes, factors = rotated(45)
+    assert disentangle.factor_score(codes, factors, n_votes=2000) == pytest.approx(0.5, abs=0.05)
+    noise = np.random.default_rng(1).normal(size=(10_000, 4))
+    assert disentangle.factor_score(noise, factors, n_votes=2000) == pytest.approx(0.5, abs=0.05)
+    # factor 2 fixed, neither coordinate varies less: half of its votes are for factor 1
+    half = np.c_[factors[:, 0], np.random.default_rng(2).permutation(factors[:, 1])]
+    assert disentangle.factor_score(half, factors, n_votes=2000) == pytest.approx(0.75, abs=0.05)
+    three = np.random.default_rng(3).normal(size=(4000, 3))
+    assert disentangle.factor_score(np.roll(three, 1, 0), three, n_votes=2000) == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_factor_score_asks_what_a_coordinate_serves_and_not_whether_a_factor_is_split():
+    v, w, u = np.random.default_rng(0).normal(size=(3, 8000))
+    assert disentangle.factor_score(np.c_[v + 0.3 * w, v - 0.3 * w, u], np.c_[v, u]) > 0.99
+    shared = np.c_[v + u, np.ones(8000), w]
+    assert disentangle.factor_score(shared, np.c_[v, u]) < 0.6
+
+
+def test_factor_score_does_not_depend_on_scale_nor_on_constant_codes():
+    codes, factors = rotated(30)
+    same = disentangle.factor_score(codes, factors)
+    assert disentangle.factor_score(np.c_[codes * [100.0, -0.01], np.ones(10_000)], factors) == same
+    with pytest.raises(ValueError, match="all codes are constant"):
+        disentangle.factor_score(np.ones((9, 2)), factors[:9])
+
+
 def test_mig_and_dci_take_under_five_seconds_for_ten_thousand_cells():
     factors = np.random.default_rng(0).normal(size=(10_000, 10))
     codes = factors + 0.3 * np.random.default_rng(1).normal(size=(10_000, 10))
@@ -119,7 +154,7 @@ def test_mig_and_dci_take_under_five_seconds_for_ten_thousand_cells():
     ],
 )
 def test_bad_codes_and_factors_are_refused(codes, factors, says):
-    for score in (disentangle.mig, disentangle.dci, disentangle.sap):
+    for score in (disentangle.mig, disentangle.dci, disentangle.sap, disentangle.factor_score):
         with pytest.raises(ValueError, match=says):
             score(codes, factors)
 
