@@ -1,0 +1,81 @@
+"""Public checks of homework 1, counts and the ELBO: one small case each. What q6 prints is what is marked."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lab import data, metrics
+
+from .public import EMPTY, public
+
+FULL, HALF = 1.5, 2.2  # ten seeds of the reference: 0.89 to 1.24; cells of one profile, without latent variable: 2.75
+
+
+@public(3)
+def q1(log_nb):
+    """log NB(0 | 2, 1) = log 1/3."""
+    one = torch.ones(1, 1)
+    return _compare(log_nb(0 * one, 2 * one, one[0]), -math.log(3), (1, 1))
+
+
+@public(2)
+def q2(kl_to_prior):
+    """A unit shift of one coordinate costs half a nat."""
+    return _compare(kl_to_prior(torch.ones(1, 1), torch.zeros(1, 1)), 0.5, (1,))
+
+
+@public(3)
+def q3(pathwise):
+    """f(z) = 2 z has slope 2 everywhere."""
+    found = pathwise(lambda z: 2 * z, torch.tensor(1.0), torch.tensor(0.0), torch.ones(1))
+    return EMPTY if found is None else _compare(found[0], 2.0, (1,))
+
+
+@public(3)
+def q4(elbo):
+    """With the prior as posterior the bound is the reconstruction."""
+    z = torch.zeros(1, 2)
+    return _compare(elbo(lambda z: z.sum(1) - 3, z, z, z), -3.0, (1,))
+
+
+@public(3)
+def q5(ppca):
+    """Shapes of the answer."""
+    found = ppca(torch.eye(4).repeat(2, 1), 2)
+    if found is None:
+        return EMPTY
+    w, noise = found
+    return None if tuple(w.shape) == (4, 2) and float(noise) > 0 else "loadings are (D, Z) and the noise is above 0"
+
+
+@public(6)
+def q6(file):
+    """Shape and kind of the numbers, and the distance with its bands."""
+    if not Path(file).exists():
+        return EMPTY
+    cells = np.load(file)["cells"]
+    if cells.shape != (490, 765) or (cells < 0).any() or (cells != np.round(cells)).any() or not cells.any(1).all():
+        return f"cells are (490, 765) whole numbers, none empty; this file holds {cells.shape}"
+    whole = data.pbmc()
+    fitting, _, held_out = data.split(whole, (0.7, 0.1, 0.2), stratify="cell_type")
+    known, held_out, new = (
+        _logs(a) for a in (fitting.layers["counts"].toarray(), held_out.layers["counts"].toarray(), cells)
+    )
+    axes = np.linalg.svd(known - known.mean(0), full_matrices=False)[2][:10].T
+    distance = metrics.energy_distance(new @ axes, held_out @ axes)
+    print(f"q6: energy distance {distance:.2f}; 6 points up to {FULL}, 3 up to {HALF}, copies of real cells none")
+
+
+def _logs(counts):
+    return np.log1p(1e3 * counts / counts.sum(1, keepdims=True))
+
+
+def _compare(found, wanted, shape):
+    if found is None:
+        return EMPTY
+    if tuple(found.shape) != shape:
+        return f"the answer has the shape {tuple(found.shape)}, not {shape}"
+    value = float(found.reshape(-1)[0])
+    return None if abs(value - wanted) < 1e-4 else f"found {value:.4f} where it is {wanted:.4f}"
