@@ -15,21 +15,12 @@ SHORT = 25  # a line that is shorter, such as a bare `return x`, may stand anywh
 
 
 def secret_lines(text: str) -> set[str]:
-    """The lines of a source that no student may see: solutions, rubrics, tests; short ones, and those that the
-    student's part has too, left out."""
-    tests = re.findall(r"# BEGIN TESTS\n(.*?)# END TESTS", text, re.S)
-    inner = re.findall(r"^[ ]*# BEGIN SOLUTION\n(.*?)# END SOLUTION", text, re.S | re.M)
-    solutions = [part for part in inner if "BEGIN SOLUTION" not in part and "def " not in part.split("\n")[0]]
-    given = re.sub(r"# BEGIN (TESTS|SOLUTION)\n.*?# END \1", "", text, flags=re.S)
-    rubric = [part for part in inner if "Rubric" in part]
-    lines = {line.strip() for part in [*tests, *body(text), *solutions, *rubric] for line in part.splitlines()}
-    public = {line.strip() for line in given.splitlines()}
-    return {line for line in lines if len(line) >= SHORT and line not in public and not line.startswith(("```", '"""'))}
-
-
-def body(text: str) -> list[str]:
-    """What stands between the marks inside a code cell."""
-    return re.findall(r"^ +# BEGIN SOLUTION\n(.*?)^ +# END SOLUTION", text, re.S | re.M)
+    """The lines of a source that no student may see: solutions, rubrics and tests, short ones left out."""
+    tests = re.findall(r"^# BEGIN TESTS\n(.*?)^# END TESTS", text, re.S | re.M)
+    code = re.findall(r"^ +# BEGIN SOLUTION\n(.*?)^ +# END SOLUTION", text, re.S | re.M)
+    rubrics = re.findall(r"^Rubric.*?(?=^```)", text, re.S | re.M)
+    lines = {line.strip() for part in [*tests, *code, *rubrics] for line in part.splitlines()}
+    return {line for line in lines if len(line) >= SHORT and not line.startswith(("```", '"""'))}
 
 
 def leaks(secret: Iterable[str], files: Iterable[Path]) -> list[str]:
@@ -44,7 +35,7 @@ def leaks(secret: Iterable[str], files: Iterable[Path]) -> list[str]:
 
 
 def student_files(name: str) -> list[Path]:
-    """All that students can reach: page and notebook, and in the built site its html, its source and the search index."""
+    """All that students can reach: page and notebook; in the built site the html, its source, the search index."""
     site = ROOT / "_build/html"
     html = [
         *site.glob(f"book/assignments/{name}*"),
@@ -65,6 +56,10 @@ def gate(name: str) -> dict[str, float]:
         raise Refused(f"{committed.name} is not what its source gives; run `python -m lab assign build {name}`")
     if found := leaks(secret_lines(source(name).read_text(encoding="utf-8")), student_files(name)):
         raise Refused(f"{found[0]}; move that line between the marks of a solution or test, or write it otherwise")
+    if "otter" in after:
+        raise Refused(
+            f"{committed.name} asks for otter, which students do not have; set check_cell and init_cell to false"
+        )
     best = mark(BUILT / name / "reference.ipynb", name)
     if best["note"] or best["score"] != best["possible"]:
         raise Refused(
@@ -73,6 +68,7 @@ def gate(name: str) -> dict[str, float]:
     empty = mark(BUILT / name / "dist/student" / f"{name}.ipynb", name)
     if empty["note"] or empty["score"]:
         raise Refused(
-            f"the unfilled notebook scores {empty['score']} ({empty['note'] or empty['marks']}); it must run and score 0"
+            f"the unfilled notebook scores {empty['score']} "
+            f"({empty['note'] or empty['marks']}); it must run and score 0"
         )
     return best["marks"]
