@@ -45,7 +45,7 @@ def rows(elsewhere, tmp_path_factory):
             cell.pop("id", None)
         return json.dumps(nb | {"nbformat_minor": 4})
 
-    hostile = "import torch\nnp.allclose = torch.allclose = np.isclose = lambda *a, **k: True\ntorch.testing.assert_close = print"
+    hostile = "import torch\nnp.allclose = torch.allclose = lambda *a, **k: True\ntorch.testing.assert_close = print"
     files = {
         "01-right": {"a.ipynb": best},
         "02-wrong": {"a.ipynb": best.replace("return ways + stay", "return ways - stay")},

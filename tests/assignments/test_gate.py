@@ -47,7 +47,7 @@ SMALL = SOURCE[: SOURCE.index("```{raw-cell}\n# BEGIN QUESTION\nname: q2")]
 LINE = "stay = theta * torch.log(theta / (theta + mean))"
 TEST = "rows, mus, shapes = [[0, 3, 17], [5, 0, 1]], [[0.2, 3.5, 9.0], [2.0, 0.1, 1.5]], [0.5, 2.0, 8.0]"
 FAULTS = {
-    "a solution's line in the prose": (SMALL.replace("Write the logarithm", f"`{LINE}`. Write the logarithm"), "holds 'stay"),
+    "a solution's line in the prose": (SMALL.replace("Write the", f"`{LINE}` Write the"), "holds 'stay"),
     "a solution outside its marks": (SMALL.replace("check.q1(log_nb)", f"# {LINE}\ncheck.q1(log_nb)"), "holds 'stay"),
     "a test outside its marks": (SMALL.replace("check.q1(log_nb)", f"{TEST}\ncheck.q1(log_nb)"), "holds 'rows"),
     "a wrong reference": (SMALL.replace("return ways + stay", "return ways - stay"), "the reference scores"),
