@@ -114,3 +114,13 @@ def _plant(text, folder, monkeypatch):
     source.parent.mkdir(parents=True)
     source.write_text(text)
     monkeypatch.setenv("ASSIGNMENTS_DIR", str(folder / "sources"))
+
+
+def test_what_marks_is_pinned_and_repeats_nothing_of_the_lock_but_wrapt():
+    pins = {
+        file: {re.split("==", line)[0].lower().replace("_", "-"): line for line in text.splitlines() if "==" in line}
+        for file in (".ci/grading.txt", ".binder/requirements.txt")
+        for text in [(places.ROOT / file).read_text()]
+    }
+    ours, lock = pins.values()
+    assert "otter-grader" in ours and ours.keys() & lock.keys() == {"wrapt"}
