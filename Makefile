@@ -1,7 +1,7 @@
-# make book | test | check | elsewhere | machines | notebooks | shipped | bench.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
+# make book | test | check | elsewhere | machines | notebooks | shipped | bench | grading.  TORCH_INDEX=<url> takes torch from another index (PyTorch's CPU wheels, say).
 
 .DEFAULT_GOAL := book
-.PHONY: book test check elsewhere machines notebooks shipped bench executed clean
+.PHONY: book test check elsewhere machines notebooks shipped bench grading executed clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,6 +62,16 @@ shipped: $(BIN)/.ready
 bench: $(BIN)/.ready
 	$(BIN)/python -m pip install -q -r .ci/bench.txt -c $(LOCK)
 	$(BIN)/python tests/bench
+
+# What marks homework: otter-grader in an environment of its own, which sees the lock's packages behind its own few.
+grading: .grading/.ready
+
+.grading/.ready: .ci/grading.txt $(BIN)/.ready
+	$(BIN)/python -m venv .grading
+	.grading/bin/python -m pip install -q --no-deps -r .ci/grading.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+	> "$$(.grading/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/lock.pth"
+	@touch $@
 
 $(BIN)/.ready: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The book needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -20,4 +20,6 @@ models, none imports another
 edges, import anything
     __main__      python -m lab
     command       its commands, one folder a run, one recipe a family of models
+    assign        homework from an instructor's source: build it, prove it, mark it
+    checks        what a student's notebook prints of an answer
 """

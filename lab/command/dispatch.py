@@ -14,7 +14,7 @@ import click
 from lab.errors import Refused
 
 from .front import Command, Group
-from .options import CELLS, FILE, LAYER, LEVEL, RUN, SAMPLES, SEED, TRAINING
+from .options import ASSIGNMENT, CELLS, FILE, GRADES, LAYER, LEVEL, RUN, SAMPLES, SECONDS, SEED, SUBMISSIONS, TRAINING
 from .recipes import found
 
 NAME = "python -m lab"
@@ -80,10 +80,28 @@ def root() -> Group:
     sets = Command("data", _later("sets"), {}, SETS)
     sample = Command("sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SEED)}, SAMPLE, RUN)
     embed = Command("embed", _later("embed"), {"Options": (FILE, LAYER)}, EMBED, RUN, CELLS)
+    steps = {
+        "build": ("Make the student's page and the autograder of one assignment from its source.", {}, ()),
+        "gate": ("Prove that the student's files give nothing away, and that the reference scores all.", {}, ()),
+        "grade": (
+            "Mark a folder of submissions, one .zip or .ipynb a student.",
+            {"Options": (GRADES, SECONDS)},
+            (SUBMISSIONS,),
+        ),
+    }
+    assign = Group(
+        "assign",
+        "command",
+        commands={
+            step: Command(step, _later("assign", step), groups, help, ASSIGNMENT, *more)
+            for step, (help, groups, more) in steps.items()
+        },
+        help="Homework: build it, prove it, mark it.",
+    )
     return Group(
         "lab",
         "command",
-        commands={one.name: one for one in (doctor, sets, train, sample, embed)},
+        commands={one.name: one for one in (doctor, sets, train, sample, embed, assign)},
         params=[click.Option(["--debug"], is_flag=True, help="With any command: show tracebacks and warnings.")],
         help="The package of the book 'Generating Cells', on your cells; COMMAND --help lists its options.",
     )

@@ -140,3 +140,11 @@ N_HIDDEN = _option("--n-hidden", "INT", type=Whole(1), default=128, help="Units 
 SAMPLES = _option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
 RUN = click.Argument(["run"], metavar="DIR", type=click.Path(path_type=Path))
 CELLS = click.Argument(["data"], metavar="CELLS.h5ad")
+
+# Homework.
+ASSIGNMENT = click.Argument(["name"], metavar="HWNN")
+SUBMISSIONS = click.Argument(["folder"], metavar="DIR", type=click.Path(path_type=Path))
+GRADES = _option(
+    "-o --grades", "FILE.csv", required=True, type=click.Path(path_type=Path), help="The table of marks to write."
+)
+SECONDS = _option("--seconds", "FLOAT", type=Real(0, min_open=True), default=120, help="Wall time of one submission.")
