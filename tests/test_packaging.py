@@ -96,10 +96,10 @@ def test_the_lowest_versions_allowed_fit_one_another():
 
 def test_the_package_imports_only_what_it_declares():
     allowed = {canonicalize_name(Requirement(d).name) for d in PROJECT["dependencies"]} | {"lab", "tqdm"}
-    alias = {"sklearn": "scikit-learn", "ot": "pot"}
+    alias = {"sklearn": "scikit-learn", "ot": "pot", "otter": "otter-grader"}
     optional = {
         canonicalize_name(Requirement(d).name)
-        for e in ("embed", "cuda", "chem")
+        for e in ("embed", "cuda", "chem", "grading")
         for d in PROJECT["optional-dependencies"][e]
     }
     for file in (ROOT / "lab").rglob("*.py"):

@@ -13,8 +13,6 @@ import threading
 import zipfile
 from pathlib import Path
 
-import nbformat
-
 from lab.errors import Refused
 
 from .places import BUILT, environment, python
@@ -57,6 +55,8 @@ def unpack(submission: Path, folder: Path) -> Path:
                     (folder / Path(item.filename).name).write_bytes(packed.read(item))
     else:
         shutil.copy(submission, folder)
+    import nbformat
+
     found = list(folder.glob("*.ipynb"))
     if len(found) != 1:
         raise Refused(f"{len(found)} notebooks where there is one to mark")
@@ -68,6 +68,8 @@ def unpack(submission: Path, folder: Path) -> Path:
 
 def digest(notebook: Path) -> str:
     """The same for two notebooks whose code is the same, whatever the spaces and blank lines."""
+    import nbformat
+
     cells = [c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
     return hashlib.sha256("".join("".join(cells).split()).encode()).hexdigest()[:12]
 

@@ -184,7 +184,7 @@ def test_a_name_in_an_ipython_command_counts(lab):
 
 def test_a_page_depends_on_the_shipped_files_that_it_opens_and_on_no_others(lab):
     write(lab / "shipped/__init__.py", "from .reading import table\n\n\ndef open(name):\n    return path(name)\n", "w")
-    write(lab / "shipped/__init__.py", "\n\ndef path(name):\n    return name\n")
+    write(lab / "shipped/__init__.py", "\n\ndef path(name):\n    return name\n\n\ndef story(name):\n    return name\n")
     write(lab / "shipped/reading.py", "def table(name):\n    return name\n", "w")
     for name in ("04-sweep.csv", "04-sweep.json", "04-sweep-long.csv", "07-score.safetensors"):
         write(lab / "shipped" / name, name, "w")
