@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from .grade import result_files
+from .gradescope import pack
 from .places import BUILT, PAGES, ROOT, otter, source
 
 FRONT = """---
@@ -17,12 +19,12 @@ kernelspec:
   name: python3
 ---
 """
-ANSWER = "_Type your answer here, replacing _this_ text._"
 
 
-def build(name: str, pages: Path = PAGES) -> Path:
-    """Write the student's page `pages`/NAME.md and, under _build/assignments/NAME, the reference notebook and the
-    autograder's zip (what Gradescope takes too). Returns the page; `make notebooks` makes its notebook."""
+def build(name: str, pages: Path | None = None) -> Path:
+    """Write the student's page NAME.md into `pages`, or among the book's, and under _build/assignments/NAME the
+    reference notebook and the autograder's zip, which Gradescope takes too. Returns the page; `make notebooks` makes
+    its notebook."""
     folder = BUILT / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -32,6 +34,8 @@ def build(name: str, pages: Path = PAGES) -> Path:
     for tests in (folder / "dist/autograder").glob("*.zip"):
         tests.rename(folder / "autograder.zip")
     (folder / "dist/autograder" / master.name).rename(folder / "reference.ipynb")
+    pack(folder / "autograder.zip", result_files(folder / "reference.ipynb"))
+    pages = pages or PAGES
     pages.mkdir(parents=True, exist_ok=True)
     page = pages / f"{name}.md"
     page.write_text(student_page(folder / "dist/student" / master.name), encoding="utf-8")
@@ -69,5 +73,5 @@ def student_page(path: Path) -> str:
             tags = ":tags: [remove-cell]\n\n" if "importlib.util" in text else ""
             parts.append(f"```{{code-cell}} ipython3\n{tags}{text}\n```\n")
         elif text:
-            parts.append(text.replace(ANSWER, "_Your answer here._") + "\n")
+            parts.append(text + "\n")
     return "\n".join(parts)

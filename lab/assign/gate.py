@@ -60,12 +60,12 @@ def gate(name: str) -> dict[str, float]:
         raise Refused(
             f"{committed.name} asks for otter, which students do not have; set check_cell and init_cell to false"
         )
-    best = mark(BUILT / name / "reference.ipynb", name)
+    best = mark(BUILT / name / "reference.ipynb", name, train=True)
     if best["note"] or best["score"] != best["possible"]:
         raise Refused(
             f"the reference scores {best['score']} of {best['possible']} ({best['note'] or best['marks']}); mend it"
         )
-    empty = mark(BUILT / name / "dist/student" / f"{name}.ipynb", name)
+    empty = mark(BUILT / name / "dist/student" / f"{name}.ipynb", name, train=True)
     if empty["note"] or empty["score"]:
         raise Refused(
             f"the unfilled notebook scores {empty['score']} "

@@ -47,11 +47,15 @@ def guard() -> None:
     os.makedirs(folder)
     with open(os.path.join(folder, "sitecustomize.py"), "w", encoding="utf-8") as file:
         file.write(
-            "import socket\n_connect = socket.socket.connect\n"
-            "def connect(self, address):\n"
-            "    if isinstance(address, tuple) and address[0] not in ('127.0.0.1', '::1', 'localhost'):\n"
-            "        raise OSError('there is no network while homework is marked')\n"
-            "    return _connect(self, address)\nsocket.socket.connect = connect\n"
+            "import socket\n"
+            "def guarded(call):\n"
+            "    def wrapped(self, *words):\n"
+            "        if isinstance(words[-1], tuple) and words[-1][0] not in ('127.0.0.1', '::1', 'localhost'):\n"
+            "            raise OSError('there is no network while homework is marked')\n"
+            "        return call(self, *words)\n"
+            "    return wrapped\n"
+            "for name in ('connect', 'connect_ex', 'sendto'):\n"
+            "    setattr(socket.socket, name, guarded(getattr(socket.socket, name)))\n"
         )
     os.environ["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
 

@@ -147,4 +147,6 @@ SUBMISSIONS = click.Argument(["folder"], metavar="DIR", type=click.Path(path_typ
 GRADES = _option(
     "-o --grades", "FILE.csv", required=True, type=click.Path(path_type=Path), help="The table of marks to write."
 )
-SECONDS = _option("--seconds", "FLOAT", type=Real(0, min_open=True), default=120, help="Wall time of one submission.")
+SECONDS = _option(
+    "--seconds", "FLOAT", type=Real(0, min_open=True), default=120, help="Processor time of one submission."
+)

@@ -27,10 +27,13 @@ def parts():
     return data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")
 
 
-def reference(name, function, seed):
-    """The reference's function, with another seed."""
+def reference(name, function, seed, changes=()):
+    """The reference's function, with another seed and what `changes` replaces."""
     text = Path(__file__).with_name(name).joinpath(f"{name}.md").read_text()
     cell = re.search(rf"^def {function}\(.*?(?=^```)", text, re.S | re.M)[0]
+    for old, new in dict(changes).items():
+        assert old in cell
+        cell = cell.replace(old, new)
     names = {"torch": torch, "partial": partial, "data": data, "train": train, "vae": vae}
     exec(cell.replace("manual_seed(0)", f"manual_seed({seed})"), names)
     return names[function]
@@ -39,7 +42,16 @@ def reference(name, function, seed):
 @weekly
 @every_seed
 def test_a_seed_of_the_reference_draws_cells_within_the_band(parts, seed):
-    assert 0.5 < hw01.distance(reference("hw01", "draw_cells", seed)(*parts[:2])) < hw01.FULL
+    cells = reference("hw01", "draw_cells", seed)(*parts[:2])
+    assert 0.5 < hw01.distance(cells) < hw01.FULL and hw01.near_copies(cells) < 5
+
+
+@weekly
+@every_seed
+def test_cells_drawn_from_the_codes_of_real_ones_are_no_near_copies(parts, seed):
+    encoded = {"model.prior().sample((490,))": 'model.posterior(known["x"], known).sample()'}
+    cells = reference("hw01", "draw_cells", seed, encoded)(*parts[:2])
+    assert -0.2 < hw01.distance(cells) < 0.2 and hw01.near_copies(cells) < hw01.COPIES / 2
 
 
 @weekly
@@ -66,5 +78,31 @@ def test_a_model_that_was_not_trained_is_outside_both_bands(tmp_path):
     assert hw02.held_out_bound(tmp_path / "model.safetensors") < hw02.HALF - 15
 
 
-def test_a_copy_of_the_training_cells_has_the_best_distance_and_is_why_copies_are_looked_for(parts):
-    assert hw01.distance(parts[0].layers["counts"].toarray().astype(np.float64)) < 0.1
+def copies(parts):
+    """Cells that were made of real ones, one by one."""
+    rng, real = np.random.default_rng(0), parts[0].layers["counts"].toarray().astype(int)
+    types, places = parts[0].obs["cell_type"].to_numpy(), np.arange(len(real))
+    other = [rng.choice(np.flatnonzero((types == types[i]) & (places != i))) for i in places]
+    half = lambda counts: rng.binomial(counts, 0.5)
+    return {
+        "as they are": real,
+        "resampled": rng.poisson(real),
+        "thinned": half(real),
+        "with noise": real + rng.poisson(0.1, real.shape),
+        "resampled nearer to the mean": rng.poisson(0.7 * real + 0.3 * real.sum(1)[:, None] * real.sum(0) / real.sum()),
+        "mixed with another of the type": half(real) + half(real[other]),
+    }
+
+
+@pytest.mark.parametrize("test", ["test_better_than_one_profile", "test_as_near_as_the_reference"])
+def test_cells_made_of_real_ones_are_near_enough_and_score_nothing(parts, test, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, names = Path(__file__).with_name("hw01").joinpath("hw01.md").read_text(), {}
+    text = re.search(rf"^def {test}\(.*?(?=^```)", source, re.S | re.M)[0]
+    exec(text, names)
+    for kind, cells in copies(parts).items():
+        np.savez_compressed("hw01_cells.npz", cells=cells)
+        assert hw01.distance(cells) < hw01.FULL / 1.5 and hw01.near_copies(cells) > 4 * hw01.COPIES, kind
+        with pytest.raises(AssertionError) as raised:
+            names[test]()
+        assert text.splitlines()[raised.traceback[-1].lineno].endswith(f"< {hw01.COPIES}"), kind

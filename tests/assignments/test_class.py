@@ -1,26 +1,37 @@
-"""A class of twelve hands in: every row of the table is right, and no submission stops the run."""
+"""A class of seventeen hands in: every row of the table is right, every answer gathered, and none stops the run."""
 
 import csv
 import json
 import os
+import re
 import zipfile
 
 import nbformat
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
-from lab.assign import build, grade
+from lab.assign import build, grade, limits, written
 from lab.errors import Refused
 
 from .conftest import MODULES
 
 GRADE = MODULES[2]
+CALLING = "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=3)"
+ANSWER = "From the prior.\n\nThe other choice is *nearer*: 0.6, not 0.9."
+BREAKING = "mine\n```\n# No heading\n`````\r~~~~\r<script>alert(1)</script>\u2028\x1b[31m\u202ereversed"
+SHOWN = "\ufffd[31m\ufffdreversed"
 
 
 @pytest.fixture(scope="module")
-def rows(elsewhere, tmp_path_factory):
+def built(elsewhere):
     build("hw01", elsewhere[1])
-    built, folder = elsewhere[0] / "hw01", tmp_path_factory.mktemp("class")
+    return elsewhere[0] / "hw01"
+
+
+@pytest.fixture(scope="module")
+def rows(built, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("class")
     best = (built / "reference.ipynb").read_text()
     empty = (built / "dist/student/hw01.ipynb").read_text()
     cells = np.zeros((490, 765))
@@ -45,35 +56,46 @@ def rows(elsewhere, tmp_path_factory):
             cell.pop("id", None)
         return json.dumps(nb | {"nbformat_minor": 4})
 
+    def answered(text, answer):
+        nb = nbformat.reads(text, as_version=4)
+        at = next(i for i, c in enumerate(nb.cells) if c.source.startswith("_Type your answer here"))
+        nb.cells[at].source = answer
+        return nbformat.writes(nb)
+
     hostile = "import torch\nnp.allclose = torch.allclose = lambda *a, **k: True\ntorch.testing.assert_close = print"
     files = {
-        "01-right": {"a.ipynb": best},
+        "01-right": {"a.ipynb": answered(best, ANSWER)},
         "02-wrong": {"a.ipynb": best.replace("return ways + stay", "return ways - stay")},
-        "03-unfilled": {"a.ipynb": empty},
+        "03-unfilled": {"a.ipynb": answered(empty, BREAKING)},
         "04-crashing": {"a.ipynb": changed(best, "1 / 0", end=True)},
         "05-endless": {"a.ipynb": changed(best, "while True:\n    pass")},
         "06-stripped": {"a.ipynb": stripped(changed(best, "1"))},
         "07-duplicated": {"a.ipynb": twice(best)},
         "08-two": {"a.ipynb": best, "b.ipynb": best},
         "09-hostile": {"a.ipynb": changed(empty, hostile)},
-        "10-late-copy": {"a.ipynb": best},
+        "10-late-copy": {"a.ipynb": best, ".ipynb_checkpoints/a-checkpoint.ipynb": empty},
         "11-empty": {},
         "12-other-data": {"a.ipynb": changed(best, "2"), "hw01_cells.npz": np.ones((100, 50))},
         "13-hungry": {"a.ipynb": changed(empty, "kept = [bytearray(10**8) for _ in range(60)]")},
         "14-chatty": {"a.ipynb": changed(empty, "for _ in range(3000):\n    print('x' * 1000)")},
-        "15-calling": {
-            "a.ipynb": changed(empty, "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=3)")
-        },
+        "15-calling": {"a.ipynb": changed(empty, CALLING)},
+        "16-no-file": {"a.ipynb": best},
     }
     for i, (name, parts) in enumerate(files.items()):
         with zipfile.ZipFile(folder / f"{name}.zip", "w") as packed:
-            for part, text in ({"hw01_cells.npz": cells} | parts if parts else {}).items():
+            file = {} if name == "16-no-file" else {"hw01_cells.npz": cells}
+            for part, text in (file | parts if parts else {}).items():
                 with packed.open(part, "w") as file:
                     file.write(text.encode()) if isinstance(text, str) else np.savez_compressed(file, cells=text)
         os.utime(folder / f"{name}.zip", (i, i))
+    (folder / "17-`=folder").mkdir()
+    (folder / "17-`=folder/hw01 (2).ipynb").write_text(answered(empty, ANSWER).replace("## Question 7", "## My title"))
+    np.savez_compressed(folder / "17-`=folder/hw01_cells (1).npz", cells=cells)
     table = folder / "grades.csv"
     grade("hw01", folder, table, seconds=25)
-    return {row["submission"][:2]: row for row in csv.DictReader(table.open())}
+    return {row["submission"][:2]: row for row in csv.DictReader(table.open())} | {
+        "written": table.with_suffix(".written.md").read_text()
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,7 +105,7 @@ def rows(elsewhere, tmp_path_factory):
         ("02", 11, ""),
         ("03", 0, ""),
         ("04", 14, "a cell failed: ZeroDivisionError: division by zero"),
-        ("05", 0, "stopped: wall time, 25 s"),
+        ("05", 0, "stopped: processor time, 25 s"),
         ("06", 14, ""),
         ("07", 14, ""),
         ("08", 0, "2 notebooks where there is one to mark"),
@@ -93,6 +115,8 @@ def rows(elsewhere, tmp_path_factory):
         ("12", 14, ""),
         ("13", 0, "stopped: memory, 2 GB (MemoryError: )"),
         ("14", 0, "stopped: output, 1 MB"),
+        ("16", 14, "no hw01_cells.npz; the same code as 01-right.zip"),
+        ("17", 0, ""),
     ],
 )
 def test_a_row_of_the_table_is_right(rows, who, score, note):
@@ -103,12 +127,44 @@ def test_nobody_reaches_another_machine(rows):
     assert float(rows["15"]["score"]) == 0 and rows["15"]["note"].startswith("a cell failed: OSError")
 
 
+def test_every_answer_stands_under_the_rubric_as_it_was_typed_and_breaks_out_of_nothing(rows):
+    tokens = MarkdownIt().parse(rows["written"])
+    heads = [t.content for t, u in zip(tokens[1:], tokens) if u.type == "heading_open" and u.tag == "h3"]
+    said = {re.search(r"\d\d", head)[0]: [] for head in heads}
+    assert "Rubric, one point a line:" in rows["written"] and len(heads) == len(said) == len(rows) - 1 == 17
+    for token in tokens:
+        if token.type == "inline" and token.content in heads:
+            mine = said[re.search(r"\d\d", token.content)[0]]
+        elif token.type == "fence":
+            mine.append(token.content.rstrip("\n"))
+        assert token.type != "html_block"
+    assert (
+        said.pop("01") == [ANSWER] and said.pop("17")[0].endswith(f"\n\n{ANSWER}") and rows["01"]["q7 (by hand)"] == ""
+    )
+    (broken,) = said.pop("03")
+    assert broken.splitlines() == ["mine", "```", "# No heading", "`````", "~~~~", "<script>alert(1)</script>", SHOWN]
+    assert not any(said.values())
+
+
+def test_a_name_is_no_formula_and_a_long_answer_is_cut():
+    assert GRADE.cell("=1+1") == "'=1+1" and GRADE.cell("a=1") == "a=1"
+    assert "5000 characters more" in written._fenced("x" * 10_000)
+
+
 def test_without_submissions_a_sentence_says_so(tmp_path):
     with pytest.raises(Refused, match="put the submissions there"):
         grade("hw01", tmp_path, tmp_path / "grades.csv")
 
 
 def test_what_runs_too_long_or_says_too_much_is_stopped_with_all_that_it_started(tmp_path):
-    assert GRADE.run(["sh", "-c", "sleep 60 & sleep 60"], tmp_path, 1) == "wall time, 1 s"
-    assert GRADE.run(["sh", "-c", "yes"], tmp_path, 20) == "output, 1 MB"
-    assert GRADE.run(["true"], tmp_path, 20) == ""
+    assert limits.run(["sh", "-c", "sleep 60 & sleep 60"], tmp_path, 0.1) == "wall time, 1 s"
+    assert limits.run(["sh", "-c", "(while :; do :; done) & wait"], tmp_path, 1) == "processor time, 1 s"
+    assert limits.run(["sh", "-c", "yes"], tmp_path, 20) == "output, 1 MB"
+    assert limits.run(["true"], tmp_path, 20) == ""
+
+
+def test_where_no_namespace_is_to_be_had_the_kernel_itself_refuses_to_call(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "isolated", list)
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CALLING)])
+    nbformat.write(nb, tmp_path / "a.ipynb")
+    assert "there is no network while homework is marked" in GRADE.mark(tmp_path / "a.ipynb", "hw01")["note"]
