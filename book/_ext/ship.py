@@ -6,9 +6,9 @@ these values and what run.json, or the dict that the function returned, then say
 those tagged `shipped`. Where the story has `"weights": true`, its one run's weights are shipped, and the row stands in
 the story. To begin one, write its `.json` with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
 
-It is stale when a file of `lab` that its command loads, or a cell that its call runs, has changed in more than comments
-and docstrings. `--verify` computes all anew, writes nothing, and fails where something is stale or differs by more than
-its `spread`.
+It is stale when a file of `lab` that its command loads, or a cell that its call runs or a part of `lab` that they
+reach, has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing, and fails where
+something is stale or differs by more than its `spread`.
 """
 
 import ast
@@ -38,7 +38,7 @@ sys.exit(status)"""
 
 
 def stories():
-    """Name -> story of everything that is shipped."""
+    """Name -> story of all that is shipped."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(SHIPPED.glob("*.json"))}
 
 
@@ -60,12 +60,25 @@ def cells(page, tag="shipped"):
     return "\n".join(map(TransformerManager().transform_cell, tagged))
 
 
+def behind(story):
+    """Name -> code of what a story's numbers depend on: the parts of `lab` that the page's cells reach as they are now,
+    or the files that its command loaded; a missing file counts as empty."""
+    if "page" not in story:
+        files = {name: ROOT / name for name in story.get("files", ())}
+        return {name: code(file.read_text()) if file.exists() else "" for name, file in files.items()}
+    from reach import reach
+    from uses import used_by
+
+    parts, as_read = reach(used_by(cells(story["page"]))), {".py": code}  # other files count as they are
+    read = lambda part: as_read.get(part.file.suffix, str)(part.content().decode(errors="replace"))
+    return {f"{os.path.relpath(part.file, ROOT)} {part.name}": read(part) for part in parts}
+
+
 def digest(story):
-    """One digest of the files of the repository behind a story, by name, and of the page's cells; a missing file counts
-    as empty."""
+    """One digest of what lies behind a story, by name, and of the page's cells."""
     sha = hashlib.sha256(code(cells(story["page"])).encode() if "page" in story else b"")
-    for name in sorted(story.get("files", ())):
-        sha.update(f"{name}\0{code((ROOT / name).read_text()) if (ROOT / name).exists() else ''}\0".encode())
+    for name, text in sorted(behind(story).items()):
+        sha.update(f"{name}\0{text}\0".encode())
     return sha.hexdigest()
 
 
@@ -141,24 +154,12 @@ def differences(story, now, then):
     return {column: by for column, by in moved.items() if by > story["spread"][column]}
 
 
-def processor():
-    """What rounding depends on."""
-    import torch
-
-    kernels, release = torch.backends.cpu.get_cpu_capability(), torch.__version__.split("+")[0]
-    return f"{platform.machine()} with {kernels}, one thread, torch {release}"
-
-
-def before(name, story):
-    """The table that is shipped, or the row that the story has of shipped weights."""
-    return pd.DataFrame(story["rows"]) if story.get("weights") else pd.read_csv(SHIPPED / f"{name}.csv")
-
-
 def verify():
     """Compute all anew; exit status."""
     wrong = {name: "stale" for name in stale()}
     for name, story in stories().items():
-        if moved := differences(story, table(story)[0], before(name, story)):
+        shown = pd.DataFrame(story["rows"]) if story.get("weights") else pd.read_csv(SHIPPED / f"{name}.csv")
+        if moved := differences(story, table(story)[0], shown):
             wrong[name] = f"differs by {moved}"
     print(*(f"{name}: {what}" for name, what in wrong.items()), sep="\n")
     return bool(wrong)
@@ -166,9 +167,13 @@ def verify():
 
 def ship(name):
     """Run a story's command, and write what it gives and how."""
-    story = stories()[name]
+    import torch
+
+    story, release = stories()[name], torch.__version__.split("+")[0]
+    kernels = torch.backends.cpu.get_cpu_capability()  # what rounding depends on
     now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
-    made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files)}
+    made = {"seconds": round(seconds), "files": sorted(files)}
+    made["processor"] = f"{platform.machine()} with {kernels}, one thread, torch {release}"
     made["digest"] = digest(story | made)
     if story.get("weights"):
         made["rows"] = now.to_dict("records")

@@ -232,3 +232,22 @@ def test_of_the_sets_only_the_commands_own_makes_a_run_stale():
     loaded = [*map(str, catalogue.glob("*.py")), str(ROOT / "lab/vae/bounds.py"), "/elsewhere/lab/vae/bounds.py"]
     own = {"lab/data/catalogue/__init__.py", "lab/data/catalogue/pbmc3k.py", "lab/vae/bounds.py"}
     assert ship.counted(loaded, "train vae --data pbmc68k --seed 0".split()) == own
+
+
+def test_what_else_a_room_passes_on_makes_no_table_stale_and_another_law_does(tmp_path, monkeypatch):
+    """A new name in `lab/metrics/__init__.py` is in no way of a page that asks for `paired`."""
+    pytest.importorskip("jupyter_cache")
+    import reach
+    from contents import ROOT as REAL
+
+    shutil.copytree(REAL / "lab", tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(reach, "LAB", tmp_path / "lab")
+    monkeypatch.setattr(ship, "ROOT", tmp_path)
+    monkeypatch.setattr(ship, "cells", lambda page: "from lab import metrics\nmetrics.paired([1.0, 2.0], [0.0, 1.0])")
+    story, room = {"page": "a"}, tmp_path / "lab/metrics/__init__.py"
+    before = ship.digest(story)
+    room.write_text(room.read_text() + "from .chains import autocorrelation as memory\n")
+    assert ship.digest(story) == before
+    law = tmp_path / "lab/metrics/paired.py"
+    law.write_text(law.read_text().replace("ours - theirs", "theirs - ours"))
+    assert ship.digest(story) != before
