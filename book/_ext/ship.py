@@ -3,15 +3,14 @@
 A shipped table is a command with blanks, `python -m lab train … --beta {beta} --seed {seed}`, or a call of a function
 that a `page` defines, `row(beta={beta}, seed={seed})`, run once for each combination of the values in `over`; a row is
 these values and what run.json, or the dict that the function returned, then says. Of the page run the set-up cell and
-those tagged `shipped`. Where the story has `"weights": true`, its one run's weights are shipped, and the row stands in
-the story. To begin one, write its `.json` with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
+those tagged `shipped` that the call needs. With `"weights": true` the weights of its one run are shipped, and the row
+stands in the story. A story begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
 
-It is stale when a file of `lab` that its command loads, or a cell that its call runs or a part of `lab` that they
+It is stale when a file of `lab` that its command loads, or a cell that its call needs or a part of `lab` that these
 reach, has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing, and fails where
 something is stale or differs by more than its `spread`.
 """
 
-import ast
 import hashlib
 import itertools
 import json
@@ -25,6 +24,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from uses import code, needed, used_by
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "lab/shipped"
@@ -42,41 +42,36 @@ def stories():
     return {path.stem: json.loads(path.read_text()) for path in sorted(SHIPPED.glob("*.json"))}
 
 
-def code(text):
-    """Python as it runs: without comments, docstrings and layout."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def cells(page, tag="shipped"):
-    """The program that a page's cells of this tag are, as Python."""
-    from contents import read  # this and what follows need what builds pages; the rest of this file does not
+def cells(page, tag="shipped", expression=None):
+    """The program that a page's cells of this tag are, as Python; with `expression`, those of them that it needs."""
+    from contents import read  # these need what builds pages; the rest of this file does not
     from IPython.core.inputtransformer2 import TransformerManager
 
     tagged = [c.source for c in read(f"book/{page}.md").cells if tag in c.metadata.get("tags", ())]
-    return "\n".join(map(TransformerManager().transform_cell, tagged))
+    programs = list(map(TransformerManager().transform_cell, tagged))
+    return "\n".join(programs if expression is None else needed(programs, expression))
+
+
+def needed_cells(story):
+    """The cells that a row of a story needs, whatever its blanks hold."""
+    return cells(story["page"], expression=next(runs(story))[1][-1])
 
 
 def behind(story):
-    """Name -> code of what a story's numbers depend on: the parts of `lab` that the page's cells reach as they are now,
-    or the files that its command loaded; a missing file counts as empty."""
+    """Name -> code of what a story's numbers depend on: the parts of `lab` that the cells it needs reach today, or the
+    files that its command loaded; a missing file counts as empty."""
     if "page" not in story:
         files = {name: ROOT / name for name in story.get("files", ())}
         return {name: code(file.read_text()) if file.exists() else "" for name, file in files.items()}
     from reach import reach
-    from uses import used_by
 
-    parts, as_read = reach(used_by(cells(story["page"]))), {".py": code}  # other files count as they are
-    read = lambda part: as_read.get(part.file.suffix, str)(part.content().decode(errors="replace"))
-    return {f"{os.path.relpath(part.file, ROOT)} {part.name}": read(part) for part in parts}
+    parts = [part for part in reach(used_by(needed_cells(story))) if part.file.suffix == ".py"]  # not what is shipped
+    return {f"{os.path.relpath(part.file, ROOT)} {part.name}": code(part.content().decode()) for part in parts}
 
 
 def digest(story):
     """One digest of what lies behind a story, by name, and of the page's cells."""
-    sha = hashlib.sha256(code(cells(story["page"])).encode() if "page" in story else b"")
+    sha = hashlib.sha256(code(needed_cells(story)).encode() if "page" in story else b"")
     for name, text in sorted(behind(story).items()):
         sha.update(f"{name}\0{text}\0".encode())
     return sha.hexdigest()
@@ -101,9 +96,8 @@ def call(page, expression, folder):
     """Run a page's cells, write what `expression` then is as a command writes its results, and print the files of `lab`
     that the cells reach."""
     from reach import reach
-    from uses import used_by
 
-    program, space = cells(page), {"__name__": "__main__"}
+    program, space = cells(page, expression=expression), {"__name__": "__main__"}
     exec(f"{cells(page, 'remove-cell')}\n{program}", space)
     Path(folder).mkdir()
     Path(folder, "run.json").write_text(json.dumps({"results": eval(expression, space)}, default=float))
@@ -172,8 +166,8 @@ def ship(name):
     story, release = stories()[name], torch.__version__.split("+")[0]
     kernels = torch.backends.cpu.get_cpu_capability()  # what rounding depends on
     now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
-    made = {"seconds": round(seconds), "files": sorted(files)}
-    made["processor"] = f"{platform.machine()} with {kernels}, one thread, torch {release}"
+    where = f"{platform.machine()} with {kernels}, one thread, torch {release}"
+    made = {"seconds": round(seconds), "processor": where, "files": sorted(files)}
     made["digest"] = digest(story | made)
     if story.get("weights"):
         made["rows"] = now.to_dict("records")
@@ -184,10 +178,10 @@ def ship(name):
 
 def main(asked):
     """Run what is asked, or what is stale; exit status."""
-    if asked == ["--verify"]:
-        return verify()
     if asked[:1] == ["--call"]:
         return call(asked[1], asked[2], folder=asked[4])
+    if asked == ["--verify"]:
+        return verify()
     for name in asked or stale():
         ship(name)
 

@@ -95,3 +95,39 @@ def used_by(source):
     commands = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and "get_ipython" in ast.unparse(n.func)]
     words = {w for c in commands for n in ast.walk(c) if is_text(n) for w in re.findall(r"\w+", n.value)}
     return references(tree.body, bound).union(*(bound[word] for word in words & bound.keys()))
+
+
+def needed(sources, expression):
+    """Those of `sources` that an expression needs: they bind a name that it uses, or that these use in turn, or do
+    something with such a name."""
+    asked, chosen = names(parsed(expression)), set()
+    while more := {i for i, source in enumerate(sources) if i not in chosen and touched(parsed(source)) & asked}:
+        chosen |= more
+        asked = asked.union(*(names(parsed(sources[i])) for i in more))
+    return [source for i, source in enumerate(sources) if i in chosen]
+
+
+def names(tree):
+    """Every bare name in a tree."""
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def touched(tree):
+    """The names that a source's statements bind, or mention where they bind none: `model.eval()` does something to
+    `model`."""
+    found = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found |= {(a.asname or a.name).split(".")[0] for a in statement.names}
+        else:
+            found |= defined(statement) or names(statement)
+    return found
+
+
+def code(text):
+    """Python as it runs: without comments, docstrings and layout."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

@@ -243,11 +243,24 @@ def test_what_else_a_room_passes_on_makes_no_table_stale_and_another_law_does(tm
     shutil.copytree(REAL / "lab", tmp_path / "lab", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(reach, "LAB", tmp_path / "lab")
     monkeypatch.setattr(ship, "ROOT", tmp_path)
-    monkeypatch.setattr(ship, "cells", lambda page: "from lab import metrics\nmetrics.paired([1.0, 2.0], [0.0, 1.0])")
-    story, room = {"page": "a"}, tmp_path / "lab/metrics/__init__.py"
+    monkeypatch.setattr(
+        ship, "cells", lambda page, **_: "from lab import metrics\nmetrics.paired([1.0, 2.0], [0.0, 1.0])"
+    )
+    story, room = {"page": "a", "call": "f()", "over": {}}, tmp_path / "lab/metrics/__init__.py"
     before = ship.digest(story)
-    room.write_text(room.read_text() + "from .chains import autocorrelation as memory\n")
+    room.write_text(room.read_text() + "from .distances import mmd as memory\n")
     assert ship.digest(story) == before
     law = tmp_path / "lab/metrics/paired.py"
     law.write_text(law.read_text().replace("ours - theirs", "theirs - ours"))
     assert ship.digest(story) != before
+
+
+def test_of_the_tagged_cells_only_those_that_the_call_needs_are_run_and_make_a_table_stale():
+    pytest.importorskip("jupyter_cache")
+    from uses import needed
+
+    cells = ["import numpy as np", "a = np.ones(3)", "a.sort()", "def f(x):\n    return g(x) + a", "g = abs", "b = 2"]
+    cells += ["def other(x):\n    return f(x) + b"]
+    assert needed(cells, "f(1)") == cells[:5]
+    assert needed(cells, "other(1)") == cells
+    assert needed(cells, "g(1)") == ["g = abs"]
