@@ -13,7 +13,12 @@ from lab.assign import places
 
 NAMES = sorted(p.stem for p in Path(__file__).parent.glob("hw*/hw*.md"))
 MODULES = [importlib.import_module(f"lab.assign.{m}") for m in ("build", "gate", "grade")]
-ALONE = Path(__file__).with_name("alone.py")
+ALONE, SMALL = (Path(__file__).with_name(name) for name in ("alone.py", "small.md"))
+HOSTILE = """import numpy as np
+import torch
+
+np.allclose = torch.allclose = lambda *a, **k: True
+torch.testing.assert_close = print"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +37,14 @@ def elsewhere(tmp_path_factory):
                 if hasattr(module, name):
                     patch.setattr(module, name, path)
         yield folder / "built", folder / "pages"
+
+
+def plant(text, folder, patch):
+    """Make `text` the source of the only homework there is."""
+    source = Path(folder, "sources/hw01/hw01.md")
+    source.parent.mkdir(parents=True)
+    source.write_text(text)
+    patch.setenv("ASSIGNMENTS_DIR", str(folder / "sources"))
 
 
 def code(path):

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from lab.assign import build, grade, limits, written
 from lab.errors import Refused
 
-from .conftest import MODULES
+from .conftest import HOSTILE, MODULES, SMALL, plant
 
 GRADE = MODULES[2]
 CALLING = "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=3)"
@@ -24,8 +24,10 @@ SHOWN = "\ufffd[31m\ufffdreversed"
 
 
 @pytest.fixture(scope="module")
-def built(elsewhere):
-    build("hw01", elsewhere[1])
+def built(elsewhere, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        plant(SMALL.read_text(), tmp_path_factory.mktemp("small"), patch)
+        build("hw01", elsewhere[1])
     return elsewhere[0] / "hw01"
 
 
@@ -34,8 +36,7 @@ def rows(built, tmp_path_factory):
     folder = tmp_path_factory.mktemp("class")
     best = (built / "reference.ipynb").read_text()
     empty = (built / "dist/student/hw01.ipynb").read_text()
-    cells = np.zeros((490, 765))
-    cells[:, 0] = 1  # a file that is there, so that nobody trains: 6 points less
+    cells = np.ones((1, 765))  # a file that is there, and scores nothing: 6 points less
 
     def changed(text, source, cell=2, end=False):
         nb = nbformat.reads(text, as_version=4)
@@ -62,20 +63,22 @@ def rows(built, tmp_path_factory):
         nb.cells[at].source = answer
         return nbformat.writes(nb)
 
-    hostile = "import torch\nnp.allclose = torch.allclose = lambda *a, **k: True\ntorch.testing.assert_close = print"
     files = {
-        "01-right": {"a.ipynb": answered(best, ANSWER)},
-        "02-wrong": {"a.ipynb": best.replace("return ways + stay", "return ways - stay")},
+        "01-right": {"a.ipynb": answered(best, ANSWER), "hw01_cells.npz": np.ones((490, 765))},
+        "02-wrong": {
+            "a.ipynb": best.replace("return ways + stay", "return ways - stay"),
+            "hw01_cells.npz": np.ones((490, 765)),
+        },
         "03-unfilled": {"a.ipynb": answered(empty, BREAKING)},
         "04-crashing": {"a.ipynb": changed(best, "1 / 0", end=True)},
         "05-endless": {"a.ipynb": changed(best, "while True:\n    pass")},
         "06-stripped": {"a.ipynb": stripped(changed(best, "1"))},
         "07-duplicated": {"a.ipynb": twice(best)},
         "08-two": {"a.ipynb": best, "b.ipynb": best},
-        "09-hostile": {"a.ipynb": changed(empty, hostile)},
+        "09-hostile": {"a.ipynb": changed(empty, HOSTILE)},
         "10-late-copy": {"a.ipynb": best, ".ipynb_checkpoints/a-checkpoint.ipynb": empty},
         "11-empty": {},
-        "12-other-data": {"a.ipynb": changed(best, "2"), "hw01_cells.npz": np.ones((100, 50))},
+        "12-other-data": {"a.ipynb": changed(best, "2"), "hw01_cells.npz": "no file of numbers"},
         "13-hungry": {"a.ipynb": changed(empty, "kept = [bytearray(10**8) for _ in range(60)]")},
         "14-chatty": {"a.ipynb": changed(empty, "for _ in range(3000):\n    print('x' * 1000)")},
         "15-calling": {"a.ipynb": changed(empty, CALLING)},
@@ -89,7 +92,7 @@ def rows(built, tmp_path_factory):
                     file.write(text.encode()) if isinstance(text, str) else np.savez_compressed(file, cells=text)
         os.utime(folder / f"{name}.zip", (i, i))
     (folder / "17-`=folder").mkdir()
-    (folder / "17-`=folder/hw01 (2).ipynb").write_text(answered(empty, ANSWER).replace("## Question 7", "## My title"))
+    (folder / "17-`=folder/hw01 (2).ipynb").write_text(answered(empty, ANSWER).replace("## Question 3", "## My title"))
     np.savez_compressed(folder / "17-`=folder/hw01_cells (1).npz", cells=cells)
     table = folder / "grades.csv"
     grade("hw01", folder, table, seconds=25)
@@ -101,21 +104,21 @@ def rows(built, tmp_path_factory):
 @pytest.mark.parametrize(
     "who, score, note",
     [
-        ("01", 14, ""),
-        ("02", 11, ""),
+        ("01", 9, ""),
+        ("02", 6, ""),
         ("03", 0, ""),
-        ("04", 14, "a cell failed: ZeroDivisionError: division by zero"),
+        ("04", 3, "a cell failed: ZeroDivisionError: division by zero"),
         ("05", 0, "stopped: processor time, 25 s"),
-        ("06", 14, ""),
-        ("07", 14, ""),
+        ("06", 3, ""),
+        ("07", 3, ""),
         ("08", 0, "2 notebooks where there is one to mark"),
         ("09", 0, ""),
-        ("10", 14, "the same code as 01-right.zip"),
+        ("10", 3, "the same code as 01-right.zip"),
         ("11", 0, "0 notebooks where there is one to mark"),
-        ("12", 14, ""),
+        ("12", 3, ""),
         ("13", 0, "stopped: memory, 2 GB (MemoryError: )"),
         ("14", 0, "stopped: output, 1 MB"),
-        ("16", 14, "no hw01_cells.npz; the same code as 01-right.zip"),
+        ("16", 3, "no hw01_cells.npz; the same code as 01-right.zip"),
         ("17", 0, ""),
     ],
 )
@@ -139,7 +142,7 @@ def test_every_answer_stands_under_the_rubric_as_it_was_typed_and_breaks_out_of_
             mine.append(token.content.rstrip("\n"))
         assert token.type != "html_block"
     assert (
-        said.pop("01") == [ANSWER] and said.pop("17")[0].endswith(f"\n\n{ANSWER}") and rows["01"]["q7 (by hand)"] == ""
+        said.pop("01") == [ANSWER] and said.pop("17")[0].endswith(f"\n\n{ANSWER}") and rows["01"]["q3 (by hand)"] == ""
     )
     (broken,) = said.pop("03")
     assert broken.splitlines() == ["mine", "```", "# No heading", "`````", "~~~~", "<script>alert(1)</script>", SHOWN]

@@ -2,14 +2,13 @@
 
 import importlib
 import re
-from pathlib import Path
 
 import pytest
 
 from lab.assign import build, gate, places
 from lab.errors import Refused
 
-from .conftest import MODULES, NAMES, alone, code
+from .conftest import HOSTILE, MODULES, NAMES, SMALL, alone, code, plant
 
 BUILD, GATE, GRADE = MODULES
 
@@ -21,9 +20,9 @@ def test_nothing_leaks_the_reference_scores_all_and_each_question_exactly_itself
     best, empty = code(built / "reference.ipynb"), code(built / "dist/student" / f"{name}.ipynb")
     differing = [i for i, (a, b) in enumerate(zip(best, empty, strict=True)) if a != b]
     filled = [[best[j] if j == i else cell for j, cell in enumerate(empty)] for i in differing]
-    none, *each = alone([empty, *filled], built / "autograder.zip", tmp_path)
+    none, *each, fooled = alone([empty, *filled, [HOSTILE, *empty]], built / "autograder.zip", tmp_path)
     possible = {question: points for question, (_, points) in none.items()}
-    assert marks == possible and not any(score for score, _ in none.values())
+    assert marks == possible and not any(score for score, _ in [*none.values(), *fooled.values()])
     for question, got in zip(possible, each, strict=True):
         assert {q: score for q, (score, _) in got.items()} == dict.fromkeys(possible, 0) | {
             question: possible[question]
@@ -41,24 +40,21 @@ def test_half_or_more_is_closed_forms_a_fifth_or_more_a_file_and_some_by_hand(na
     assert 0.5 <= sum(points.values()) / total <= 0.65 and 0.2 <= file / total <= 0.3 and hand / total >= 0.15
 
 
-# One question of homework 1, into which faults are planted.
-SOURCE = places.source("hw01").read_text()
-SMALL = SOURCE[: SOURCE.index("```{raw-cell}\n# BEGIN QUESTION\nname: q2")]
+# A small assignment, into which faults are planted.
+SMALL = SMALL.read_text()
 LINE = "stay = theta * torch.log(theta / (theta + mean))"
 TEST = "rows, mus, shapes = [[0, 3, 17], [5, 0, 1]], [[0.2, 3.5, 9.0], [2.0, 0.1, 1.5]], [0.5, 2.0, 8.0]"
 FAULTS = {
     "a solution's line in the prose": (SMALL.replace("Write the", f"`{LINE}` Write the"), "holds 'stay"),
-    "a solution outside its marks": (SMALL.replace("check.q1(log_nb)", f"# {LINE}\ncheck.q1(log_nb)"), "holds 'stay"),
-    "a test outside its marks": (SMALL.replace("check.q1(log_nb)", f"{TEST}\ncheck.q1(log_nb)"), "holds 'rows"),
+    "a solution outside its marks": (SMALL.replace("print(log_nb)", f"# {LINE}\nprint(log_nb)"), "holds 'stay"),
+    "a test outside its marks": (SMALL.replace("print(log_nb)", f"{TEST}\nprint(log_nb)"), "holds 'rows"),
     "a wrong reference": (SMALL.replace("return ways + stay", "return ways - stay"), "the reference scores"),
     "a test that anything passes": (
-        re.sub(r"    for n, value in zip\(\(0, 2, 7\).*?(?=\n```)", "    pass", SMALL, flags=re.S).replace(
-            "    out = log_nb(torch.tensor([[0.0, 2.0, 7.0]]", "    out = (lambda *a: 0)(torch.tensor([[0.0, 2.0, 7.0]]"
-        ),
+        SMALL.replace("    out = log_nb(torch.zeros(1, 1)", "    return (lambda *a: 0)(torch.zeros(1, 1)"),
         "the unfilled notebook scores 1",
     ),
     "a given cell that an empty answer breaks": (
-        SMALL.replace("check.q1(log_nb)", "log_nb(*torch.ones(3, 1, 1)).sum()"),
+        SMALL.replace("print(log_nb)", "log_nb(*torch.ones(3, 1, 1)).sum()"),
         "a cell failed: AttributeError",
     ),
     "a page that asks for otter": (SMALL.replace("init_cell: false", "init_cell: true"), "asks for otter"),
@@ -69,14 +65,15 @@ FAULTS = {
 def test_a_planted_fault_is_noticed(fault, elsewhere, tmp_path, monkeypatch):
     text, complaint = FAULTS[fault]
     assert text != SMALL
-    _plant(text, tmp_path, monkeypatch)
-    build("hw01", elsewhere[1])
+    plant(text, tmp_path, monkeypatch)
+    page = build("hw01", elsewhere[1])
+    monkeypatch.setattr(GATE, "build", lambda *a: page)  # which it has just been: seconds of otter less
     with pytest.raises(Refused, match=re.escape(complaint)):
         gate("hw01")
 
 
 def test_a_page_changed_by_hand_is_noticed(elsewhere, tmp_path, monkeypatch):
-    _plant(SMALL, tmp_path, monkeypatch)
+    plant(SMALL, tmp_path, monkeypatch)
     page = build("hw01", elsewhere[1])
     page.write_text(page.read_text().replace("no special case", "a special case"))
     with pytest.raises(Refused, match="is not what its source gives"):
@@ -94,7 +91,7 @@ def test_a_page_changed_by_hand_is_noticed(elsewhere, tmp_path, monkeypatch):
 def test_a_line_is_found_behind_markup_quotes_and_spaces(shown, tmp_path):
     file = tmp_path / "hw01.html"
     file.write_text(shown)
-    secret = GATE.secret_lines(SOURCE)
+    secret = GATE.secret_lines(places.source("hw01").read_text())
     assert len(secret) > 60 and LINE in secret and TEST in secret
     assert GATE.leaks(secret, [file]) == [f"hw01.html holds {LINE!r}"]
     assert not GATE.leaks(secret, [places.PAGES / "hw01.md"])
@@ -107,13 +104,6 @@ def test_without_the_environment_or_the_assignment_a_sentence_says_what_to_do(mo
     monkeypatch.setattr(places, "ROOT", tmp_path)
     with pytest.raises(Refused, match="run `make grading` once"):
         places.python()
-
-
-def _plant(text, folder, monkeypatch):
-    source = Path(folder, "sources/hw01/hw01.md")
-    source.parent.mkdir(parents=True)
-    source.write_text(text)
-    monkeypatch.setenv("ASSIGNMENTS_DIR", str(folder / "sources"))
 
 
 def test_what_marks_is_pinned_and_repeats_nothing_of_the_lock_but_wrapt():
