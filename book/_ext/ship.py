@@ -65,7 +65,9 @@ def behind(story):
         return {name: code(file.read_text()) if file.exists() else "" for name, file in files.items()}
     from reach import reach
 
-    parts = [part for part in reach(used_by(needed_cells(story))) if part.file.suffix == ".py"]  # not what is shipped
+    parts = [
+        part for part in reach(used_by(needed_cells(story), unused=False)) if part.file.suffix == ".py"
+    ]  # not what is shipped
     return {f"{os.path.relpath(part.file, ROOT)} {part.name}": code(part.content().decode()) for part in parts}
 
 
@@ -101,7 +103,7 @@ def call(page, expression, folder):
     exec(f"{cells(page, 'remove-cell')}\n{program}", space)
     Path(folder).mkdir()
     Path(folder, "run.json").write_text(json.dumps({"results": eval(expression, space)}, default=float))
-    print(*{part.file for part in reach(used_by(program))}, sep="\n")
+    print(*{part.file for part in reach(used_by(program, unused=False))}, sep="\n")
 
 
 def counted(files, words):

@@ -85,8 +85,9 @@ def references(statements, bound, unused=True, package=(), dynamic=True):
     return found.union(*(bound[name] for name in others))
 
 
-def used_by(source):
-    """The dotted names that a page's code uses, where IPython's commands have become calls of `get_ipython()`."""
+def used_by(source, unused=True):
+    """The dotted names that a page's code uses, where IPython's commands have become calls of `get_ipython()`; those
+    that it only imports as well, unless `unused` is False."""
     tree = parsed(source)
     texts = {n.value for n in ast.walk(tree) if is_text(n)}
     if texts >= {"-m", "lab"} or any(map(PROGRAM.search, texts)):
@@ -94,7 +95,7 @@ def used_by(source):
     bound = imported(tree)
     commands = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and "get_ipython" in ast.unparse(n.func)]
     words = {w for c in commands for n in ast.walk(c) if is_text(n) for w in re.findall(r"\w+", n.value)}
-    return references(tree.body, bound).union(*(bound[word] for word in words & bound.keys()))
+    return references(tree.body, bound, unused).union(*(bound[word] for word in words & bound.keys()))
 
 
 def needed(sources, expression):
