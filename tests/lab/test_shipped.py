@@ -182,6 +182,9 @@ raise RuntimeError("a cell that the table does not need")
 :tags: [shipped]
 import numpy as np
 from lab.data import splits
+from lab import vae
+
+cut = splits.split
 
 def f(seed):
     return {"sum": np.float32(start + seed)}
