@@ -38,7 +38,7 @@ sys.exit(status)"""
 
 
 def stories():
-    """Name -> story of all that is shipped."""
+    """Name -> story of everything that is shipped."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(SHIPPED.glob("*.json"))}
 
 
@@ -52,29 +52,24 @@ def cells(page, tag="shipped", expression=None):
     return "\n".join(programs if expression is None else needed(programs, expression))
 
 
-def needed_cells(story):
-    """The cells that a row of a story needs, whatever its blanks hold."""
-    return cells(story["page"], expression=next(runs(story))[1][-1])
-
-
-def behind(story):
-    """Name -> code of what a story's numbers depend on: the parts of `lab` that the cells it needs reach today, or the
-    files that its command loaded; a missing file counts as empty."""
-    if "page" not in story:
-        files = {name: ROOT / name for name in story.get("files", ())}
-        return {name: code(file.read_text()) if file.exists() else "" for name, file in files.items()}
+def reached(program):
+    """The parts of `lab` that a program uses; what it imports and leaves unused does not count, nor what is shipped."""
     from reach import reach
 
-    parts = [
-        part for part in reach(used_by(needed_cells(story), unused=False)) if part.file.suffix == ".py"
-    ]  # not what is shipped
-    return {f"{os.path.relpath(part.file, ROOT)} {part.name}": code(part.content().decode()) for part in parts}
+    return sorted(part for part in reach(used_by(program, unused=False)) if part.file.suffix == ".py")
 
 
 def digest(story):
-    """One digest of what lies behind a story, by name, and of the page's cells."""
-    sha = hashlib.sha256(code(needed_cells(story)).encode() if "page" in story else b"")
-    for name, text in sorted(behind(story).items()):
+    """One digest of what a story's numbers depend on: the cells that its call needs and the parts of `lab` that these
+    reach today, or the files that its command loaded; a missing file counts as empty."""
+    if "page" in story:
+        program = cells(story["page"], expression=next(runs(story))[1][-1])  # the same whatever the blanks hold
+        texts = {f"{os.path.relpath(p.file, ROOT)} {p.name}": code(p.content().decode()) for p in reached(program)}
+    else:
+        program, files = "", {name: ROOT / name for name in story.get("files", ())}
+        texts = {name: code(file.read_text()) if file.exists() else "" for name, file in files.items()}
+    sha = hashlib.sha256(code(program).encode())
+    for name, text in sorted(texts.items()):
         sha.update(f"{name}\0{text}\0".encode())
     return sha.hexdigest()
 
@@ -97,13 +92,11 @@ def runs(story):
 def call(page, expression, folder):
     """Run a page's cells, write what `expression` then is as a command writes its results, and print the files of `lab`
     that the cells reach."""
-    from reach import reach
-
     program, space = cells(page, expression=expression), {"__name__": "__main__"}
     exec(f"{cells(page, 'remove-cell')}\n{program}", space)
     Path(folder).mkdir()
     Path(folder, "run.json").write_text(json.dumps({"results": eval(expression, space)}, default=float))
-    print(*{part.file for part in reach(used_by(program, unused=False))}, sep="\n")
+    print(*{part.file for part in reached(program)}, sep="\n")
 
 
 def counted(files, words):
@@ -150,12 +143,24 @@ def differences(story, now, then):
     return {column: by for column, by in moved.items() if by > story["spread"][column]}
 
 
+def processor():
+    """What rounding depends on."""
+    import torch
+
+    kernels, release = torch.backends.cpu.get_cpu_capability(), torch.__version__.split("+")[0]
+    return f"{platform.machine()} with {kernels}, one thread, torch {release}"
+
+
+def before(name, story):
+    """The table that is shipped, or the row that the story has of shipped weights."""
+    return pd.DataFrame(story["rows"]) if story.get("weights") else pd.read_csv(SHIPPED / f"{name}.csv")
+
+
 def verify():
     """Compute all anew; exit status."""
     wrong = {name: "stale" for name in stale()}
     for name, story in stories().items():
-        shown = pd.DataFrame(story["rows"]) if story.get("weights") else pd.read_csv(SHIPPED / f"{name}.csv")
-        if moved := differences(story, table(story)[0], shown):
+        if moved := differences(story, table(story)[0], before(name, story)):
             wrong[name] = f"differs by {moved}"
     print(*(f"{name}: {what}" for name, what in wrong.items()), sep="\n")
     return bool(wrong)
@@ -163,13 +168,9 @@ def verify():
 
 def ship(name):
     """Run a story's command, and write what it gives and how."""
-    import torch
-
-    story, release = stories()[name], torch.__version__.split("+")[0]
-    kernels = torch.backends.cpu.get_cpu_capability()  # what rounding depends on
+    story = stories()[name]
     now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
-    where = f"{platform.machine()} with {kernels}, one thread, torch {release}"
-    made = {"seconds": round(seconds), "processor": where, "files": sorted(files)}
+    made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files)}
     made["digest"] = digest(story | made)
     if story.get("weights"):
         made["rows"] = now.to_dict("records")
@@ -180,10 +181,10 @@ def ship(name):
 
 def main(asked):
     """Run what is asked, or what is stale; exit status."""
-    if asked[:1] == ["--call"]:
-        return call(asked[1], asked[2], folder=asked[4])
     if asked == ["--verify"]:
         return verify()
+    if asked[:1] == ["--call"]:
+        return call(asked[1], asked[2], folder=asked[4])
     for name in asked or stale():
         ship(name)
 
