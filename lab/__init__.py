@@ -5,17 +5,19 @@ foundations, each imports only those above it
     path          x_t = alpha x0 + sigma eps, and what a prediction says of both ends
     dist          the laws that torch lacks or has otherwise, a readable log_prob each
     nets          networks, conditions and count heads that every family of models shares
+    denoise       a network that denoises along a path: the one loss of scores, diffusion and flows
     data          from a file or a set's name to checked minibatches; catalogue/ has the sets
     train         one loop, any scale; checkpoints that continue to the bit
     sample        samplers: generators that yield x after every step
-    metrics       distances between samples
     baselines     the rows that a model has to beat
+    metrics       distances between samples, paired scores, chains, and one report on how good samples are
     plot          one look for every figure
     shipped       what a page cannot train in its minute: small weights and tables
 
 models, none imports another
     vae           bounds on log p(x), the count VAE, what it says of cells
     disentangle   what a code says of known factors, and FactorVAE
+    score         Fisher's and Stein's, and score matching without noise
 
 edges, import anything
     __main__      python -m lab

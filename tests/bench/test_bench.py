@@ -1,5 +1,6 @@
 """The bench measures what it says: the simulation is as described, and the bounds are bounds."""
 
+import math
 import runpy
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_training_raises_the_held_out_bound_towards_the_truth(bench, simulated):
 
 
 @pytest.fixture(scope="module")
+def chains(bench):
+    """The module, which the bench has imported from its own folder."""
+    return sys.modules["chains"]
+
+
+@pytest.fixture(scope="module")
 def models():
     return runpy.run_path(str(BENCH / "models.py"), run_name="models")
 
@@ -59,6 +66,28 @@ def test_mig_and_dci_of_ten_thousand_cells_take_less_than_five_seconds(models):
     assert cpu < 5
 
 
+def test_chains_that_are_timed_walk(chains):
+    """They end spread over the mixture's scale, not where they began, and the rates are those of steps taken."""
+    toy = chains.toys.gaussian_mixture()
+    for name, walk in chains.lab_chains().items():
+        x = walk()
+        assert x.shape == (chains.CHAINS, 2) and toy.log_prob(x.double()).mean() > -4, name
+    rates = chains.chain_steps_per_second(1)
+    assert {"lab, Langevin", "lab, MALA"} <= rates.keys() and min(min(pair) for pair in rates.values()) > 1e4
+
+
+@pytest.mark.peer
+def test_mala_accepts_as_often_and_reaches_the_law_of_blackjaxs(chains):
+    """The same step size means the same chain: spread around the modes agrees within the noise of 1,000 chains."""
+    pytest.importorskip("blackjax")
+    toy = chains.toys.gaussian_mixture()
+    ours = chains.lab_chains()["lab, MALA"]()
+    theirs = torch.tensor(np.array(chains.blackjax_chains()["blackjax, MALA"]()))
+    level = [toy.log_prob(x.double()) for x in (ours, theirs)]
+    error = math.sqrt(sum(float(l.var()) / len(l) for l in level))
+    assert abs(float(level[0].mean() - level[1].mean())) < 4 * error
+
+
 @pytest.mark.peer
 def test_the_bench_prints_ratios_and_both_likelihoods():
     pytest.importorskip("scvi")
@@ -68,7 +97,7 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
     assert out.returncode == 0, out.stderr
     for words in (
         *("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"),
-        *("IWAE, K = 50", "FactorVAE", "MIG + DCI"),
+        *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA"),
     ):
         assert words in out.stdout
 

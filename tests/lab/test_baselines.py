@@ -60,3 +60,25 @@ def test_codes_need_not_be_consecutive_and_one_that_nobody_knows_is_refused():
     )
     with pytest.raises(Refused, match="code 2 among new cells"):
         baselines.profile({name: value[known["kind"] < 2] for name, value in known.items()}, new, by="kind")
+
+
+def test_cells_drawn_from_the_profiles_have_their_means_and_variances_and_the_labels_of_known_cells():
+    known = cells(2000, 0, theta=2.0, kinds=3)[0]
+    drawn = baselines.profile_cells(known, 6000, by="kind", seed=1)
+    assert torch.equal(drawn["x"], drawn["x"].round())
+    for kind in range(3):
+        of, new = known["kind"] == kind, drawn["kind"] == kind
+        assert abs(of.double().mean() - new.double().mean()) < 0.04
+        share = known["x"][of].sum(0) / known["x"][of].sum()
+        mean = drawn["log_library"][new].exp() * share  # (B, G)
+        z = (drawn["x"][new] - mean) / (mean + mean**2 / 2).sqrt()
+        assert (z.mean(0).abs() < 4 / len(z) ** 0.5).all()
+        assert ((z.var(0) - 1).abs() < 0.25).all()  # theta is that of a grid
+
+
+def test_the_same_seed_draws_the_same_cells_and_none_is_too_few():
+    known = cells(100, 0)[0]
+    one, same, other = (baselines.profile_cells(known, 9, seed=seed)["x"] for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    with pytest.raises(Refused, match="one cell or more"):
+        baselines.profile_cells(known, 0)

@@ -1,0 +1,124 @@
+"""Langevin and its correction: variances in closed form, the law that is kept, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+from lab import sample
+from lab.data import toys
+from lab.errors import Refused
+
+V = 1.5
+
+
+def gaussian(x):
+    return -x.square().sum(-1) / (2 * V)
+
+
+def chains(n, h, n_steps, seed=0):
+    """MALA on N(0, V) from the law itself: the last x, and the fraction accepted."""
+    torch.manual_seed(seed)
+    steps = list(sample.mala(gaussian, V**0.5 * torch.randn(n, 1).double(), step=h, n_steps=n_steps))
+    return steps[-1][0], torch.stack([accepted for _, accepted in steps]).double().mean().item()
+
+
+@pytest.mark.parametrize("h", [0.3, 1.0, 2.9])
+def test_a_step_that_is_a_function_of_time_gives_each_level_its_own_stationary_variance(h):
+    """At t = 1 the step is h and at t = 0 a tenth of it; each level runs until it has forgotten the last."""
+    torch.manual_seed(0)
+    step, times = lambda t: h * (0.1 + 0.9 * t), torch.tensor([1.0, 0.0])
+    found = list(sample.langevin(lambda x, t: -x / V, torch.zeros(40_000, 1), times, step, n_steps=200))
+    for x, size in zip(found, (h, 0.1 * h), strict=True):
+        exact = V / (1 - size / (2 * V))
+        assert abs(x.var() / exact - 1) < 4 * math.sqrt(2 / len(x))
+
+
+def test_a_constant_step_and_a_function_that_returns_it_are_the_same_chain():
+    run = []
+    for step in (0.2, lambda t: 0.2, lambda t: torch.tensor(0.2)):
+        torch.manual_seed(0)
+        run.append(sample.last(sample.langevin(lambda x, t: -x, torch.ones(5, 2), torch.zeros(3), step, n_steps=4)))
+    assert run[0].equal(run[1]) and run[0].equal(run[2])
+
+
+@pytest.mark.parametrize("step", [0.0, -0.1, math.nan, lambda t: 0 * t])
+def test_langevin_refuses_a_step_that_is_not_positive(step):
+    with pytest.raises(Refused, match="positive"):
+        sample.last(sample.langevin(lambda x, t: -x, torch.ones(2, 1), torch.zeros(1), step))
+
+
+def test_langevin_says_when_a_chain_has_diverged():
+    with pytest.raises(Refused, match="smaller step"):
+        sample.last(sample.langevin(lambda x, t: -x, torch.ones(2, 1), torch.zeros(1), 4.0, n_steps=500))
+
+
+@pytest.mark.parametrize("h", [0.4, 1.5, 2.9])
+def test_mala_keeps_the_variance_that_langevin_inflates(h):
+    x, accepted = chains(40_000, h, 20)
+    assert abs(x.var() / V - 1) < 4 * math.sqrt(2 / len(x))
+    assert 0.3 < accepted < 1
+
+
+def test_mala_finds_the_law_from_elsewhere_and_beyond_the_step_at_which_langevin_is_stable():
+    torch.manual_seed(0)
+    x, _ = sample.last(sample.mala(gaussian, torch.full((20_000, 1), 3.0), step=3.3, n_steps=300))
+    assert abs(x.var() / V - 1) < 4 * math.sqrt(2 / len(x)) and abs(x.mean()) < 4 * math.sqrt(V / len(x))
+
+
+def test_every_small_step_is_accepted_and_the_rejected_fall_like_the_step_to_three_halves():
+    """On a Gaussian the log-ratio is h / 4 V^2 times x^2 - y^2, which is of order sqrt(h)."""
+    rejected = [1 - chains(200_000, h, 1)[1] for h in (0.6, 0.15)]
+    assert rejected[1] < 0.02
+    assert math.log(rejected[0] / rejected[1], 4) == pytest.approx(1.5, abs=0.3)
+
+
+def test_mala_proposes_with_the_score_that_autograd_finds():
+    """Where nearly all is accepted, a step of MALA is a step of Langevin on the exact score, noise for noise."""
+    toy, start = toys.gaussian_mixture(), torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).double()
+    torch.manual_seed(1)
+    x, accepted = sample.last(sample.mala(toy.log_prob, start, step=1e-4, n_steps=1))
+    torch.manual_seed(1)
+    y = sample.last(sample.langevin(lambda x, t: toy.score(x), start, torch.zeros(1), 1e-4))
+    assert accepted.sum() > 45
+    torch.testing.assert_close(x[accepted], y[accepted])
+    assert x[~accepted].equal(start[~accepted])
+
+
+def test_what_stays_says_so():
+    torch.manual_seed(0)
+    before, moved = torch.randn(100, 2).double(), 0
+    for x, accepted in sample.mala(gaussian, before, step=4.0, n_steps=10):
+        assert ((x != before).any(1) == accepted).all()
+        before, moved = x, moved + accepted.sum()
+    assert 0 < moved < 1000
+
+
+def test_a_proposal_outside_the_support_is_rejected():
+    """Exponential on x > 0, -inf elsewhere: no chain leaves, and the mean is 1."""
+    log_prob = lambda x: torch.where(x > 0, -x, -math.inf).sum(-1)
+    torch.manual_seed(0)
+    x, _ = sample.last(sample.mala(log_prob, torch.ones(20_000, 1), step=0.7, n_steps=200))
+    assert x.min() > 0 and abs(x.mean() - 1) < 4 / math.sqrt(len(x))
+
+
+def test_mala_takes_cells_of_any_shape_and_leaves_the_start_alone():
+    start = torch.ones(4, 3, 2, requires_grad=True)
+    x, accepted = sample.last(sample.mala(lambda x: -x.square().sum((1, 2)), start, step=0.1, n_steps=3))
+    assert x.shape == start.shape and accepted.shape == (4,) and not x.requires_grad and (start == 1).all()
+
+
+@pytest.mark.parametrize(
+    "log_prob, step, n_steps, why",
+    [
+        (gaussian, 0.0, 1, "positive"),
+        (gaussian, math.nan, 1, "positive"),
+        (gaussian, 0.1, 0, "n_steps >= 1"),
+        (lambda x: -x.square(), 0.1, 1, "one number a row"),
+        (lambda x: -x.square().sum(), 0.1, 1, "one number a row"),
+        (lambda x: -math.inf * x.square().sum(-1), 0.1, 1, "positive density|density is positive"),
+    ],
+)
+def test_what_mala_cannot_walk_on_is_refused(log_prob, step, n_steps, why):
+    with pytest.raises(Refused, match=why):
+        sample.last(sample.mala(log_prob, torch.ones(2, 1), step=step, n_steps=n_steps))
