@@ -96,6 +96,27 @@ def scatter(xy, labels, *, ax=None, size: float = 6, legend: bool = True):
     return ax
 
 
+def report(tables: dict, *, ax=None):
+    """Reports on several samples of one set of real cells (`metrics.sample_report`) by name, in one picture: in each
+    row 0 is the ceiling and 1 the floor (or, where the floor passes, as far away as real cells span), the bar what real
+    cells span. What lies outside (-3, 6) is drawn at that end. Returns the axes.
+    """
+    one = next(iter(tables.values())).drop(index="copies", errors="ignore")
+    ax = ax or plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(one)))[1]
+    unit, span = one["floor"] - one["ceiling"], one["high"] - one["low"]
+    unit = unit.where(unit.abs() > span / 4, span).replace(0, 1)
+    ends = np.sort([(one[end] - one["ceiling"]) / unit for end in ("low", "high")], axis=0)
+    at = np.arange(len(one))[::-1]
+    ax.barh(at, ends[1] - ends[0], left=ends[0], color=GREY, alpha=0.35)
+    for (name, table), mark in zip(tables.items(), itertools.cycle("osD^vPX")):
+        ax.plot(((table["value"] - one["ceiling"]) / unit)[one.index].clip(-3, 6), at, mark, ms=5, label=name)
+    ax.axvline(0, color=GREY, lw=0.8)
+    ax.axvline(1, color=GREY, lw=0.8, ls=":")
+    ax.set(yticks=at, yticklabels=one.index, xlabel="0: two real samples, 1: the floor")
+    ax.legend(loc="lower right")
+    return ax
+
+
 def source(*objects):
     """The source of functions or classes as the package has it, highlighted on the site and in Colab."""
     from IPython.display import Markdown

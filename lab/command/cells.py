@@ -18,9 +18,9 @@ from lab.errors import Refused
 IN_MEMORY = 2e9  # bytes that a file holds once unpacked; a larger one stays on disk
 
 
-def open_cells(source: str) -> ad.AnnData:
+def read_cells(source: str) -> ad.AnnData:
     """The cells of an .h5ad, in memory where it fits, else on disk, or of a set by its name. Raises `Refused`, one
-    sentence: no such file or set, cells whose names are not their own, or obs that no result could hold."""
+    sentence: no such file or set, or cells whose names are not their own."""
     path = Path(source)
     if path.suffix == ".h5ad" or path.exists():
         cells = data.read(path, on_disk=_unpacked(path) > IN_MEMORY)
@@ -32,9 +32,15 @@ def open_cells(source: str) -> ad.AnnData:
     if not cells.obs_names.is_unique:
         twice = cells.obs_names[cells.obs_names.duplicated()][0]
         raise Refused(
-            f"cell name {twice!r} occurs more than once, so that its latent coordinates could not be told apart; call "
+            f"cell name {twice!r} occurs more than once, so that what is said of it could mean several; call "
             "adata.obs_names_make_unique() first"
         )
+    return cells
+
+
+def open_cells(source: str) -> ad.AnnData:
+    """The same for a command that writes their obs: it is refused where no result could hold it."""
+    cells = read_cells(source)
     if not _writable(cells.obs):
         bad = next((name for name in cells.obs if not _writable(cells.obs[[name]])), "the index")
         raise Refused(
@@ -52,9 +58,7 @@ def counts_of(adata: ad.AnnData, layer: str | None = None) -> tuple[ad.AnnData, 
     Raises `Refused` where none of them does, or two hold integers that differ in a gene and cell that both have.
     """
     if layer is None:
-        places = {"counts": adata.layers.get("counts"), "raw": None if adata.raw is None else adata.raw.X, "X": adata.X}
-        there = {name: matrix for name, matrix in places.items() if matrix is not None}
-        integers = [name for name, matrix in there.items() if whole(matrix, adata.n_obs)]
+        there, integers = _places(adata)
         layer = "counts" if "counts" in there else next(iter(integers), None)
         if layer != "counts" and "unit" in adata.uns:
             raise Refused(f"these cells hold no counts but {adata.uns['unit']}; a model of counts cannot use them")
@@ -84,6 +88,12 @@ def counts_of(adata: ad.AnnData, layer: str | None = None) -> tuple[ad.AnnData, 
     return adata, layer
 
 
+def has_counts(adata: ad.AnnData) -> bool:
+    """Whether there is a place in which `counts_of` looks that holds integers, or is called counts."""
+    there, integers = _places(adata)
+    return "counts" in there or bool(integers)
+
+
 def called(layer: str) -> str:
     """What Python calls the matrix that `--layer` names so."""
     return {"X": "X", "raw": "raw.X"}.get(layer, f"layers[{layer!r}]")
@@ -103,6 +113,13 @@ def with_genes(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnDat
     pick = sparse.csr_matrix(ones, shape=(cells.n_vars, len(index)))  # its products are the columns picked
     blocks = (_csr(matrix[start : start + 1024]) for start in range(0, cells.n_obs, 1024))
     return holding(sparse.vstack([block @ pick for block in blocks], "csr"), layer, cells, genes)
+
+
+def _places(adata: ad.AnnData) -> tuple[dict, list[str]]:
+    """Where counts may stand, each name with its matrix, and which of them hold integers."""
+    places = {"counts": adata.layers.get("counts"), "raw": None if adata.raw is None else adata.raw.X, "X": adata.X}
+    there = {name: matrix for name, matrix in places.items() if matrix is not None}
+    return there, [name for name, matrix in there.items() if whole(matrix, adata.n_obs)]
 
 
 def _csr(rows) -> sparse.csr_matrix:

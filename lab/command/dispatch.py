@@ -14,7 +14,25 @@ import click
 from lab.errors import Refused
 
 from .front import Command, Group
-from .options import ASSIGNMENT, CELLS, FILE, GRADES, LAYER, LEVEL, RUN, SAMPLES, SECONDS, SEED, SUBMISSIONS, TRAINING
+from .options import (
+    ASSIGNMENT,
+    CELLS,
+    DRAWN,
+    FILE,
+    GRADES,
+    HELD_OUT,
+    LABEL,
+    LAYER,
+    LEVEL,
+    RUN,
+    SAMPLES,
+    SECONDS,
+    SEED,
+    SUBMISSIONS,
+    TABLE,
+    TRAIN,
+    TRAINING,
+)
 from .recipes import found
 
 NAME = "python -m lab"
@@ -30,6 +48,11 @@ EMBED = """Find where cells stand in the latent space of a finished run: posteri
 
 Genes are matched by name, in any order. Up to 10 % of the run's may be missing: they are named, and count as 0. The \
 file holds your obs and, in obsm['X_vae'], the coordinates."""
+REPORT = """Judge drawn cells beside real cells that the model has not seen: a table, a row a measure.
+
+Each row stands between a ceiling, two samples of real cells, and a floor, one expression profile for each label. \
+Cells are compared on the genes of SAMPLES.h5ad, as counts or, where no file holds any, as X. No cell of HELD_OUT.h5ad \
+may stand, by name, in TRAIN.h5ad."""
 NO_SPACE = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 OUT_OF_MEMORY = ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError")
 
@@ -80,6 +103,8 @@ def root() -> Group:
     sets = Command("data", _later("sets"), {}, SETS)
     sample = Command("sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SEED)}, SAMPLE, RUN)
     embed = Command("embed", _later("embed"), {"Options": (FILE, LAYER)}, EMBED, RUN, CELLS)
+    judged = (TABLE, TRAIN, LABEL, LAYER, SEED)
+    report = Command("report", _later("report"), {"Options": judged}, REPORT, HELD_OUT, DRAWN)
     steps = {
         "build": ("Make the student's page and the autograder of one assignment from its source.", {}, ()),
         "gate": ("Prove that the student's files give nothing away, and that the reference scores all.", {}, ()),
@@ -101,7 +126,7 @@ def root() -> Group:
     return Group(
         "lab",
         "command",
-        commands={one.name: one for one in (doctor, sets, train, sample, embed, assign)},
+        commands={one.name: one for one in (doctor, sets, train, sample, embed, report, assign)},
         params=[click.Option(["--debug"], is_flag=True, help="With any command: show tracebacks and warnings.")],
         help="The package of the book 'Generating Cells', on your cells; COMMAND --help lists its options.",
     )

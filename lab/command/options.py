@@ -86,6 +86,13 @@ FOLDER = _option(
     "the training cells), metrics.csv (one row per step) and run.json (arguments, versions, the conditions' labels, "
     "how well the held-out cells are described).",
 )
+TABLE = _option(
+    "--out",
+    "DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder for the results, new or empty: report.csv, the table that is printed, and report.png.",
+)
 FILE = _option("--out", "FILE", required=True, type=NewFile(), help="The .h5ad to write; one that exists is refused.")
 
 # How a model is trained, whatever it is.
@@ -140,6 +147,22 @@ N_HIDDEN = _option("--n-hidden", "INT", type=Whole(1), default=128, help="Units 
 SAMPLES = _option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
 RUN = click.Argument(["run"], metavar="DIR", type=click.Path(path_type=Path))
 CELLS = click.Argument(["data"], metavar="CELLS.h5ad")
+
+# Two sets of cells, compared.
+HELD_OUT = click.Argument(["held_out"], metavar="HELD_OUT.h5ad")
+DRAWN = click.Argument(["samples"], metavar="SAMPLES.h5ad")
+TRAIN = _option(
+    "--train",
+    "TRAIN.h5ad",
+    show_default="no rows on memory",
+    help="The training cells; adds how many samples are copies of one, or nearer to one than to held-out cells.",
+)
+LABEL = _option(
+    "--label",
+    "NAME",
+    show_default="none",
+    help="An obs column of all files, such as cell_type; a classifier trained on samples is then tried on real cells.",
+)
 
 # Homework.
 ASSIGNMENT = click.Argument(["name"], metavar="HWNN")

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from lab.baselines import profile_cells
 from lab.data import check_counts, programmes
-from lab.data.counts import LOOK, labels
+from lab.data.counts import LOOK, labels, matrix_of
 from lab.data.prepare import log_normalise
 from lab.errors import Refused
 
@@ -40,6 +40,14 @@ def assembled(real, samples, train, label: str | None) -> tuple[Cells, Cells, Ce
     sets = [
         _annotated(a, name) for a, name in ((real, "real"), (samples, "samples"), (train, "train")) if a is not None
     ]
+    counted = ["counts" in a.layers for a in sets]
+    if any(counted) and not all(counted):
+        raise Refused(
+            "some of these sets have counts in layers['counts'] and others have not: bring all to one scale, counts or "
+            "log-normalised X"
+        )
+    for a in sets:
+        matrix_of(a, "counts" if all(counted) else "X")  # names, shape and kind
     genes = sets[0].var_names
     for a, name in zip(sets[1:], ("samples", "train")):
         if set(a.var_names) != set(genes) or a.n_vars != len(genes):
@@ -52,12 +60,6 @@ def assembled(real, samples, train, label: str | None) -> tuple[Cells, Cells, Ce
         raise Refused(
             f"{len(shared)} cells stand in real and in train (first: {min(shared)!r}); real must be cells that the "
             "model has not seen"
-        )
-    counted = ["counts" in a.layers for a in sets]
-    if any(counted) and not all(counted):
-        raise Refused(
-            "some of these sets have counts in layers['counts'] and others have not: bring all to one scale, counts or "
-            "log-normalised X"
         )
     made = [_cells(a[:, genes], label) for a in sets]
     _check_scale(made, all(counted))

@@ -219,6 +219,22 @@ def run_of(command, *then, damage=lambda run: None, cells=lambda folder: folder 
     return make
 
 
+def report(held_out=None, samples=None, *then, out="judged"):
+    """A line that judges, of files that are 60 simulated cells, each after its change."""
+
+    def make(folder):
+        of = (written(folder, change, 60, name=f"{name}.h5ad") for name, change in (("a", held_out), ("b", samples)))
+        train = ["--train", str(folder / "a.h5ad")] if "--train" in then else []
+        words = [word for word in then if word != "--train"]
+        return ["report", *map(str, of), "--out", str(folder / out), *train, *words]
+
+    return make
+
+
+def logged(cells):
+    cells.X = np.log1p(cells.layers.pop("counts").toarray())
+
+
 def halved(name):
     return lambda run: (run / name).write_bytes((run / name).read_bytes()[:-100])
 
@@ -397,6 +413,20 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
         run_of("embed", cells=lambda f: written(f, lambda c: without_counts(c), name="more.h5ad")),
         "1 of 20 cells have no count",
     ),
+    "samples with genes that real cells lack": (
+        report(samples=lambda c: setattr(c, "var_names", [*c.var_names[1:], "else"])),
+        "lacks 1 of the 10 genes of the samples (first: 'else')",
+    ),
+    "samples on another scale": (report(samples=logged), "bring all to one scale"),
+    "real cells that the model has seen": (report(None, None, "--train"), "60 cells stand in real and in train"),
+    "real cells without the label": (report(None, None, "--label", "tissue"), "no column 'tissue'"),
+    "samples with a gene twice": (report(samples=twice), "name 'gene-0' occurs more than once"),
+    "samples that hold NaN": (report(logged, lambda c: (logged(c), put(np.nan)(c))[0]), "NaN"),
+    "too few samples": (report(samples=lambda c: c[:9].copy()), "say nothing"),
+    "samples that are not there": (lambda f: ["report", "pbmc", str(f / "no.h5ad"), "--out", str(f / "o")], "no file"),
+    "a report without a folder for it": (report(out="no/judged"), "create it first"),
+    "a report onto other files": (report(out="."), "is there and not an empty folder"),
+    "a report without samples": (lambda f: ["report", "pbmc", "--out", str(f / "o")], "SAMPLES.h5ad"),
     "an embedding of gene names that occur twice": (
         run_of("embed", cells=lambda f: written(f, lambda c: twice(c), name="more.h5ad")),
         "name 'gene-0' occurs more than once",

@@ -21,6 +21,7 @@ from lab.command.recipes import found
         ["train", "cvae", "--help"],
         ["sample", "--help"],
         ["embed", "--help"],
+        ["report", "--help"],
         lines("x", "y", "--lr", "0"),
         lines("x", "y", "--n-latent", "ten"),
         ["sample", "run", "--n", "0", "--out", "x.h5ad"],
