@@ -34,9 +34,8 @@ def report(
     write(out / "report.csv", table.to_csv)
     write(out / "report.png", lambda path: figure.savefig(path, format="png", facecolor="white"))
     say(table.round(3).to_string())
-    say(
-        f"{out}: {table.index.name}, {drawn.n_vars:,} genes; two real samples lie between low and high nine times in ten"
-    )
+    said = f"{table.index.name}, {drawn.n_vars:,} genes"
+    say(f"{out}: {said}; of samples of real cells nine in ten lie between low and high")
 
 
 def _on_scale(file: str, layer: str | None) -> ad.AnnData:

@@ -1,5 +1,6 @@
 """`make bench`: the count VAE of `lab` against scvi-tools' SCVI on the same simulated counts, and where they differ;
-then what the book's other objectives cost, by `models`, and how fast chains walk, by `chains`.
+then what the book's other objectives cost, by `models`, how fast chains walk, by `chains`, and what it takes to
+judge samples, by `samples`.
 
 Both get the same layers (one hidden layer of 128, 10 latent variables, NB likelihood with one dispersion per gene), the
 same cells, minibatches of 128, epochs, learning rate 1e-3, KL weight 1 from the first step, one process and the same
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from chains import table as table_of_chains
 from models import SIZE, now, table
+from samples import table as table_of_samples
 
 from lab import train, vae
 from lab.data import loader
@@ -181,6 +183,7 @@ def main() -> None:
     print(f"{'truth':<12}{truth.mean():>10.2f} (log p(x | the cell's own mean and theta), which no model can know)")
     table(cells, given.repeats)
     table_of_chains(given.repeats)
+    table_of_samples(given.repeats)
 
 
 if __name__ == "__main__":

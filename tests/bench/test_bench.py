@@ -76,6 +76,15 @@ def test_chains_that_are_timed_walk(chains):
     assert {"lab, Langevin", "lab, MALA"} <= rates.keys() and min(min(pair) for pair in rates.values()) > 1e4
 
 
+def test_the_distances_that_are_timed_are_those_of_scipy_and_take_little_room(bench):
+    """bench: it has put its folder where `samples` is found."""
+    samples = sys.modules["samples"]
+    x, y = np.random.default_rng(0).normal(size=(2, 2500, 5)) + np.array([0, 0.3])[:, None, None]
+    for name, (ours, theirs) in samples.DISTANCES.items():
+        assert ours(x, y) == pytest.approx(theirs(x, y), abs=1e-12), name
+        assert samples.megabytes(ours.__name__, 10_000) < 200, "the distances alone would be 800 MB"
+
+
 @pytest.mark.peer
 def test_mala_accepts_as_often_and_reaches_the_law_of_blackjaxs(chains):
     """The same step size means the same chain: spread around the modes agrees within the noise of 1,000 chains."""
@@ -97,7 +106,7 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
     assert out.returncode == 0, out.stderr
     for words in (
         *("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"),
-        *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA"),
+        *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA", "sample_report"),
     ):
         assert words in out.stdout
 

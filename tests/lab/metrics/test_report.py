@@ -54,6 +54,16 @@ def test_real_cells_as_samples_have_learned_nothing_by_heart_and_the_floor_is_to
     assert table.loc["classifier AUC", "floor"] > 0.7
 
 
+def test_the_floor_is_fitted_to_the_cells_of_the_model_and_not_to_those_that_judge_it(blood):
+    train, real, samples = blood
+    some = train[train.obs["cell_type"].isin(["dendritic", "CD14 monocyte"])].copy()
+    floors = pd.DataFrame(
+        {n: report(real, samples, train=cells)["floor"] for n, cells in (("all", train), ("two", some))}
+    )
+    assert floors.loc["recall", "two"] < 0.35 < 0.55 < floors.loc["recall", "all"]
+    assert floors.loc["energy distance", "two"] > 3 and 0.1 < floors.loc["energy distance", "all"] < 1
+
+
 def dealt(cells):
     """Each gene's counts dealt anew among all cells: means and spreads stay, co-expression goes."""
     counts = np.random.default_rng(0).permuted(cells.layers["counts"].toarray(), axis=0)
