@@ -12,6 +12,7 @@ from .coverage import closer_to_training, copies, coverage
 from .distances import energy_distance, frechet_distance, mmd
 
 SPLITS = 19  # of two samples of one law, one in ten falls outside what 19 others span
+FLOORS = 5  # draws of the floor: one alone may be off by a quarter of its value
 COMPONENTS, CORRELATED = 20, 100
 HIGH, LOW, APART = "high", "low", "apart"  # where a bad value lies: above the real ones, below, or on either side
 BAD = {
@@ -44,10 +45,10 @@ def sample_report(
 
     `value` compares up to `size` cells of each. `low` and `high` are what 19 random splits of real cells into two parts
     of the same sizes span, `ceiling` their median: two samples of one law fall outside one time in ten. `error` is the
-    standard error by random halves of both; `floor` the value of cells drawn from one negative binomial profile for
-    each label (data that are no counts: an uncorrelated Gaussian). Components are fitted on the two samples that are
-    compared, pooled. Raises `Refused` for other genes, another scale, missing labels, and cells in both `real` and
-    `train`.
+    standard error by random halves of both; `floor` the median value of five samples drawn from one negative binomial
+    profile for each label (data that are no counts: an uncorrelated Gaussian), fitted as the model was to `train`, or
+    without it to `real`, the cells that then judge it. Components are fitted on the two samples that are compared,
+    pooled. Raises `Refused` for other genes, another scale, missing labels, and cells in both `real` and `train`.
     """
     random = np.random.default_rng(seed)
     real, samples, train = assembled(real, samples, train, label)
@@ -66,14 +67,16 @@ def sample_report(
 
     a, b = real[random.permutation(len(real))[:n]], samples[random.permutation(len(samples))[:m]]
     value = measured(a, b, train)
-    floor = measured(a, drawn_by_profile(known, m, int(random.integers(2**31))), train)
+    own = real if train is None else train
+    drawn = [drawn_by_profile(own, m, int(seed)) for seed in random.integers(2**31, size=FLOORS)]
+    floor = pd.DataFrame([measured(a, b, train) for b in drawn]).median()
     among = pd.DataFrame([measured(*splits(known, n, m), None) for _ in range(SPLITS)])
     if train is not None:  # memory needs a third part that the two others have not seen
         third = [splits(real, len(real) // 2, len(real) - len(real) // 2) for _ in range(SPLITS)]
         among = among.join(pd.DataFrame([_memory(held, new, train, random) for held, new in third]))
     halves = [measured(splits(a, n // 2, 0)[0], splits(b, m // 2, 0)[0], train) for _ in range(SPLITS)]
     table = pd.DataFrame({"value": value, "error": pd.DataFrame(halves).std(), "ceiling": among.median()})
-    table = table.assign(low=among.min(), high=among.max(), floor=pd.Series(floor)).loc[list(value)]
+    table = table.assign(low=among.min(), high=among.max(), floor=floor).loc[list(value)]
     table["verdict"] = [_verdict(name, row) for name, row in table.iterrows()]
     table.index.name = f"{n} real, {m} samples"
     return table
