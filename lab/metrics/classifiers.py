@@ -91,7 +91,7 @@ def label_score(probabilities) -> float:
     al. 2016), with a classifier of one's own. From 1, all alike, to K, every label sure and equally frequent, which one
     cell of each label, repeated, reaches."""
     p = np.asarray(probabilities, float)
-    if p.ndim != 2 or (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-4):
+    if p.ndim != 2 or not len(p) or not (p >= 0).all() or not np.allclose(p.sum(1), 1, atol=1e-4):
         raise Refused("label_score takes probabilities (N, K), rows that sum to 1: predict_proba's")
     ratio = np.divide(p, p.mean(0), out=np.ones_like(p), where=p > 0)
     return float(np.exp((p * np.log(ratio)).sum(1).mean()))
@@ -99,8 +99,15 @@ def label_score(probabilities) -> float:
 
 def transfer_accuracy(samples, labels, real, real_labels) -> float:
     """Balanced accuracy, over the labels of `real` (N, D), of a logistic regression trained on `samples` (M, D) and
-    their `labels`: train on synthetic cells, test on real ones (Esteban et al. 2017)."""
+    their `labels`: train on synthetic cells, test on real ones (Esteban et al. 2017). Raises `Refused` where cells and
+    labels differ in number."""
+    samples, real = _samples(samples, real)
     labels, real_labels = np.asarray(labels).astype(str), np.asarray(real_labels).astype(str)
+    if labels.shape != samples.shape[:1] or real_labels.shape != real.shape[:1]:
+        raise Refused(
+            f"one label a cell: {len(samples)} samples with {labels.shape} labels, {len(real)} real cells with "
+            f"{real_labels.shape}"
+        )
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     guess = model.fit(samples, labels).predict(real) if len(set(labels)) > 1 else np.full(len(real), labels[0])
     return float(np.mean([(guess[real_labels == label] == label).mean() for label in sorted(set(real_labels))]))

@@ -42,7 +42,7 @@ def _reach(x: Tensor, k: int) -> Tensor:
 
 def copies(samples, train) -> np.ndarray:
     """Which samples (M,) equal a training cell in every feature, bit for bit once both are float32."""
-    samples, train = (np.ascontiguousarray(_dense(a), np.float32) + 0 for a in (samples, train))  # + 0: no -0
+    samples, train = (np.ascontiguousarray(a, np.float32) + 0 for a in _dense(samples, train))  # + 0: no -0
     known = {row.tobytes() for row in train}
     return np.array([row.tobytes() in known for row in samples])
 
@@ -53,7 +53,7 @@ def closer_to_training(samples, train, held_out) -> float:
     With as many training cells as held-out ones, drawn alike, it is 1/2 for a model that has learned the law and
     nothing of its cells, with binomial noise. Raises `Refused` where the numbers differ.
     """
-    samples, train, held_out = (_dense(a) for a in (samples, train, held_out))
+    samples, train, held_out = _dense(samples, train, held_out)
     if len(train) != len(held_out):
         raise Refused(
             f"{len(train)} training cells and {len(held_out)} held-out ones: the larger set is nearer by its number "
@@ -63,5 +63,11 @@ def closer_to_training(samples, train, held_out) -> float:
     return float(((near[0] < near[1]) + (near[0] == near[1]) / 2).mean())
 
 
-def _dense(a):
-    return np.asarray(a.toarray() if hasattr(a, "toarray") else a, float)
+def _dense(*sets) -> list[np.ndarray]:
+    """The sets as float64 arrays, or ValueError where they are not cells of the same features."""
+    arrays = [np.asarray(a.toarray() if hasattr(a, "toarray") else a, float) for a in sets]
+    if len({a.shape[1:] for a in arrays}) > 1 or arrays[0].ndim != 2 or not all(map(len, arrays)):
+        raise ValueError(f"sets of cells are arrays (N, D) with the same D; got {[a.shape for a in arrays]}")
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise ValueError("a set of cells holds NaN or infinite values; drop or repair those cells first")
+    return arrays
