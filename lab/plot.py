@@ -97,14 +97,17 @@ def scatter(xy, labels, *, ax=None, size: float = 6, legend: bool = True):
 
 
 def report(tables: dict, *, ax=None):
-    """Reports on several samples of one set of real cells (`metrics.sample_report`) by name, in one picture: in each
-    row 0 is the ceiling and 1 the floor (or, where the floor passes, as far away as real cells span), the bar what real
-    cells span. What lies outside (-3, 6) is drawn at that end. Returns the axes.
+    """Reports on several samples of one set of real cells (`metrics.sample_report`) by name, in one picture, worse to
+    the right: in each row 0 is the ceiling, the bar what real cells span, and 1 the floor, or where the floor passes,
+    the width of the bar. What lies outside (-3, 6) is drawn at that end. Returns the axes.
     """
+    from lab.metrics.report import APART, BAD, LOW
+
     one = next(iter(tables.values())).drop(index="copies", errors="ignore")
     ax = ax or plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(one)))[1]
-    unit, span = one["floor"] - one["ceiling"], one["high"] - one["low"]
-    unit = unit.where(unit.abs() > span / 4, span).replace(0, 1)
+    gap, span = one["floor"] - one["ceiling"], one["high"] - one["low"]
+    worse = np.array([-1 if BAD[row] == LOW or BAD[row] == APART and gap[row] < 0 else 1 for row in one.index])
+    unit = worse * (worse * gap).where(worse * gap > span / 4, span).replace(0, 1)
     ends = np.sort([(one[end] - one["ceiling"]) / unit for end in ("low", "high")], axis=0)
     at = np.arange(len(one))[::-1]
     ax.barh(at, ends[1] - ends[0], left=ends[0], color=GREY, alpha=0.35)

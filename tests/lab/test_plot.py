@@ -91,3 +91,22 @@ def test_source_shows_what_the_package_has():
 def test_scatter_refuses_points_that_are_not_in_the_plane():
     with pytest.raises(ValueError, match="N, 2"):
         plot.scatter(np.ones((3, 3)), ["a"] * 3)
+
+
+def test_a_report_is_drawn_worse_to_the_right_with_real_cells_at_0_and_the_floor_at_1():
+    rows = {  # value, ceiling, low, high, floor: where the value must stand
+        "MMD": (0.4, 0.0, -0.1, 0.1, 0.8, 0.5),
+        "recall": (0.7, 0.9, 0.85, 0.95, 0.5, 0.5),
+        "accuracy on real cells": (0.3, 0.6, 0.5, 0.7, 0.62, 1.5),  # a floor that passes: by the width of the bar
+        "diversity": (1.2, 1.0, 0.95, 1.05, 0.8, -1.0),  # too wide, where the floor is too narrow
+        "copies": (20, 0, 0, 0, 0, None),
+    }
+    columns = ["value", "ceiling", "low", "high", "floor", "at"]
+    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
+    ax = plot.report({"a model": table, "none": table.assign(value=table.ceiling)})
+    first, second = ax.lines[:2]
+    np.testing.assert_allclose(first.get_xdata(), table["at"].dropna())
+    np.testing.assert_allclose(second.get_xdata(), 0)
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(rows)[:-1]
+    bar = ax.patches[2]
+    np.testing.assert_allclose([bar.get_x(), bar.get_width()], [-0.5, 1.0])
