@@ -28,6 +28,8 @@ CELL_TYPES = {  # PBMC, one colour per type throughout the book; related types a
     "CD8 T naive": "#6f8fd0",
 }
 
+LOW, APART = ("precision", "recall", "accuracy on real cells"), ("diversity",)  # where a bad row of a report lies
+
 
 def style() -> None:
     """Set the book's matplotlib style for this session."""
@@ -101,12 +103,10 @@ def report(tables: dict, *, ax=None):
     the right: in each row 0 is the ceiling, the bar what real cells span, and 1 the floor, or where the floor passes,
     the width of the bar. What lies outside (-3, 6) is drawn at that end. Returns the axes.
     """
-    from lab.metrics.report import APART, BAD, LOW
-
     one = next(iter(tables.values())).drop(index="copies", errors="ignore")
     ax = ax or plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(one)))[1]
     gap, span = one["floor"] - one["ceiling"], one["high"] - one["low"]
-    worse = np.array([-1 if BAD[row] == LOW or BAD[row] == APART and gap[row] < 0 else 1 for row in one.index])
+    worse = np.array([-1 if row in LOW or row in APART and gap[row] < 0 else 1 for row in one.index])
     unit = worse * (worse * gap).where(worse * gap > span / 4, span).replace(0, 1)
     ends = np.sort([(one[end] - one["ceiling"]) / unit for end in ("low", "high")], axis=0)
     at = np.arange(len(one))[::-1]

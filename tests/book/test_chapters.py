@@ -119,6 +119,7 @@ def test_every_figure_has_a_caption_and_says_in_words_what_to_see(page):
         if "plot.animate(" in cell.source:  # the alt text is its argument, the prose its caption
             continue
         assert len(mystnb.get("figure", {}).get("caption", "").split()) >= 5, f"no caption: {end}"
+        assert "tags" not in mystnb, f"tags stand beside mystnb, not in it: {end}"
         assert len(mystnb.get("image", {}).get("alt", "").split()) >= 6, f"no alt text: {end}"
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lab import data, plot
+from lab.metrics.report import BAD
 
 matplotlib.use("agg")
 
@@ -91,6 +92,11 @@ def test_source_shows_what_the_package_has():
 def test_scatter_refuses_points_that_are_not_in_the_plane():
     with pytest.raises(ValueError, match="N, 2"):
         plot.scatter(np.ones((3, 3)), ["a"] * 3)
+
+
+def test_the_rows_that_are_bad_below_are_those_of_the_report():
+    assert {row for row, way in BAD.items() if way == "low"} == set(plot.LOW)
+    assert {row for row, way in BAD.items() if way == "apart"} == set(plot.APART)
 
 
 def test_a_report_is_drawn_worse_to_the_right_with_real_cells_at_0_and_the_floor_at_1():
