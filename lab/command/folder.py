@@ -26,16 +26,21 @@ SHARED = ("model.safetensors", "genes.txt", "depths.csv", "metrics.csv", "run.js
 NO_RECORD = (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError)
 
 
+def free(out: Path) -> bool:
+    """Whether `out` is an empty folder, or can be made one; `Refused` where no folder can be."""
+    if out.exists() and not out.is_dir():
+        raise Refused(f"{out} is a file; --out is a folder, name another")
+    if not out.parent.is_dir():
+        raise Refused(f"there is no folder {out.parent} in which to make {out.name}; create it first")
+    return not out.is_dir() or not any(out.iterdir())
+
+
 def begun(out: Path) -> dict | None:
     """What `run.json` says of the run in `out` that has a checkpoint; None where there is none yet.
 
     Raises `Refused` for a place where no run can be.
     """
-    if out.exists() and not out.is_dir():
-        raise Refused(f"{out} is a file; --out is a folder, name another")
-    if not out.parent.is_dir():
-        raise Refused(f"there is no folder {out.parent} in which to make {out.name}; create it first")
-    if not out.is_dir() or not any(out.iterdir()):
+    if free(out):
         return None
     try:
         record = json.loads((out / "run.json").read_text("utf-8"))
