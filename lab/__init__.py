@@ -18,6 +18,7 @@ models, none imports another
     vae           bounds on log p(x), the count VAE, what it says of cells
     disentangle   what a code says of known factors, and FactorVAE
     score         Fisher's and Stein's, and score matching without noise
+    diffusion     the chain's posterior, its bound and its schedules
 
 edges, import anything
     __main__      python -m lab

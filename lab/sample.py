@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lab.errors import Refused
-from lab.path import Path, like
+from lab.path import Path, like, rate
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,6 +47,42 @@ def heun(velocity: Field, x: Tensor, times: Tensor) -> Iterator[Tensor]:
         v = velocity(x, t)
         x = x + (s - t) * (v + velocity(x + (s - t) * v, s)) / 2
         yield x
+
+
+@torch.no_grad()
+def euler_maruyama(score: Field, x: Tensor, times: Tensor, path: Path) -> Iterator[Tensor]:
+    """Follow the SDE of the path from noise to data through decreasing `times` (Song et al. 2021, eq. 6): each step
+    (s - t) (a'/a x - g^2 score) + g sqrt(t - s) noise, with g^2 = 2 sigma sigma' - 2 sigma^2 a'/a. First order."""
+    for t, s in pairwise(times):
+        shrink = rate(path.alpha, t) / path.alpha(t)
+        g2 = 2 * path.sigma(t) * rate(path.sigma, t) - 2 * shrink * path.sigma(t) ** 2
+        x = x + (s - t) * (shrink * x - g2 * score(x, t)) + (g2 * (t - s)).sqrt() * torch.randn_like(x)
+        yield x
+
+
+@torch.no_grad()
+def likelihood(
+    velocity: Field, x: Tensor, times: Tensor, *, prior: Callable[[Tensor], Tensor], v: Tensor | None = None
+) -> Tensor:
+    """log p(x) (B,) of what `velocity` carries to the law with log-density `prior` along increasing `times`: the prior
+    at the end plus the divergence on the way (Chen et al. 2018, eq. 8), by Heun's method.
+
+    The divergence takes D passes, or one along `v` like x, directions with E[v v^T] = I, and is then right in the mean
+    (Hutchinson 1990)."""
+    if not (times.diff() > 0).all():
+        raise Refused("likelihood goes from data to noise: times increase")
+    along = [v] if v is not None else [e.expand_as(x) for e in torch.eye(x.shape[1]).to(x)]
+
+    def both(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        moved = [torch.func.jvp(lambda y: velocity(y, t), (x,), (e,)) for e in along]
+        return moved[0][0], sum((e * slope).sum(1) for e, (_, slope) in zip(along, moved))
+
+    total = 0
+    for t, s in pairwise(times):
+        v_t, div_t = both(x, t)
+        v_s, div_s = both(x + (s - t) * v_t, s)
+        x, total = x + (s - t) * (v_t + v_s) / 2, total + (s - t) * (div_t + div_s) / 2
+    return prior(x) + total
 
 
 @torch.no_grad()

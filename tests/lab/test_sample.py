@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lab import sample
+from lab import path, sample
 from lab.data import toys
 from lab.errors import Refused
 
@@ -122,3 +122,50 @@ def test_mala_takes_cells_of_any_shape_and_leaves_the_start_alone():
 def test_what_mala_cannot_walk_on_is_refused(log_prob, step, n_steps, why):
     with pytest.raises(Refused, match=why):
         sample.last(sample.mala(log_prob, torch.ones(2, 1), step=step, n_steps=n_steps))
+
+
+def exact(p, v):
+    """Velocity and score of N(0, v) along the path."""
+
+    def score(x, t):
+        return -x / (p.alpha(t) ** 2 * v + p.sigma(t) ** 2)
+
+    def velocity(x, t):
+        eps = -p.sigma(t) * score(x, t)
+        return p.velocity((x - p.sigma(t) * eps) / p.alpha(t), eps, t)
+
+    return velocity, score
+
+
+def test_the_reverse_sde_has_the_law_of_the_data_up_to_a_bias_that_halves_with_the_step():
+    """The variance of N(0, 1/4) under VP(0.1, 20) by the step's own recursion: about .35 / n too large."""
+    p, v = path.vp(), 0.25
+    _, score = exact(p, v)
+    for n, bias in ((50, 0.0080), (100, 0.0038), (200, 0.0018)):
+        torch.manual_seed(n)
+        times = torch.linspace(1, 0, n + 1).double()
+        x = sample.last(sample.euler_maruyama(score, torch.randn(40_000, 1).double(), times, p))
+        assert abs(x.var() - v - bias) < 4 * v * math.sqrt(2 / len(x)), n
+
+
+def test_likelihood_along_the_flow_is_the_density_and_second_order():
+    p, v = path.vp(), 4.0
+    velocity, _ = exact(p, v)
+    end = p.alpha(torch.tensor(1.0).double()) ** 2 * v + p.sigma(torch.tensor(1.0).double()) ** 2
+    law = lambda variance: lambda x: torch.distributions.Normal(0, variance**0.5).log_prob(x).sum(1)
+    x = torch.linspace(-4, 4, 10).double().view(5, 2)
+    truth, errors = law(torch.tensor(v).double())(x), []
+    for n in (50, 100, 200):
+        times = 1e-3 + (1 - 1e-3) * torch.linspace(0, 1, n + 1).double() ** 2
+        start = p.alpha(times[0]) ** 2 * v + p.sigma(times[0]) ** 2
+        found = sample.likelihood(velocity, x, times, prior=law(end))
+        errors.append((found - law(start)(x)).abs().max().item())
+        signs = torch.randint(2, (400, 2)).double() * 2 - 1
+        noisy = sample.likelihood(velocity, x[:1].repeat(400, 1), times, prior=law(end), v=signs)
+        assert noisy.mean() == pytest.approx(found[0].item(), abs=1e-6), (
+            "signs are exact where the Jacobian is diagonal"
+        )
+    assert errors[0] / errors[1] > 3.4 and errors[1] / errors[2] > 3.4 and errors[2] < 1e-3, errors
+    assert (law(start)(x) - truth).abs().max() < 2e-3
+    with pytest.raises(Refused, match="times increase"):
+        sample.likelihood(velocity, x, times.flip(0), prior=law(end))
