@@ -30,7 +30,8 @@ def open(name: str) -> Any:
 
 
 def story(name: str) -> dict[str, Any]:
-    """How it was made: `command`, or `page` and `call`; `over` (the values of its blanks), `seconds`, `processor`, `spread`, `digest`."""
+    """How it was made: `command`, or `page` and `call`; `over` (the values of the blanks), `seconds`, `processor`,
+    `spread`, `digest`."""
     return json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
 
 
