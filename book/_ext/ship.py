@@ -4,7 +4,8 @@ A shipped table is a command with blanks, `python -m lab train … --beta {beta}
 that a `page` defines, `row(beta={beta}, seed={seed})`, run once for each combination of the values in `over`; a row is
 these values and what run.json, or the dict that the function returned, then says. Of the page run the set-up cell and
 those tagged `shipped` that the call needs. With `"weights": true` the weights of its one run are shipped, and the row
-stands in the story. A story begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
+stands in the story; a call then gives the dict and the model, `row(*(made := fit(seed={seed}))), made[0]`. A story
+begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
 
 It is stale when a file of `lab` that its command loads, or a cell that its call needs or a part of `lab` that these
 reach, has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing, and fails where
@@ -24,6 +25,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from safetensors.torch import save_model
 from uses import code, needed, used_by
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +97,10 @@ def call(page, expression, folder):
     program, space = cells(page, expression=expression), {"__name__": "__main__"}
     exec(f"{cells(page, 'remove-cell')}\n{program}", space)
     Path(folder).mkdir()
-    Path(folder, "run.json").write_text(json.dumps({"results": eval(expression, space)}, default=float))
+    if isinstance(results := eval(expression, space), tuple):
+        results, model = results
+        save_model(model, str(Path(folder, "model.safetensors")))
+    Path(folder, "run.json").write_text(json.dumps({"results": results}, default=float))
     print(*{part.file for part in reached(program)}, sep="\n")
 
 

@@ -1,7 +1,7 @@
 """What a page cannot train in its minute: small weights and tables, shipped with the package, each with its story.
 
-Beside a file stands its `.json`: the command that made it, seeds, seconds, processor, and a digest of the files of
-`lab` that the command loads. `make shipped` runs again what is stale.
+Beside a file stands its `.json`: the command or the page's call that made it, seeds, seconds, processor, and a digest
+of what it ran. `make shipped` runs again what is stale.
 """
 
 import json
@@ -30,7 +30,8 @@ def open(name: str) -> Any:
 
 
 def story(name: str) -> dict[str, Any]:
-    """How it was made: `command`, `over` (the values of its blanks), `seconds`, `processor`, `spread`, `digest`."""
+    """How it was made: `command`, or `page` and `call`; `over` (the values of the blanks), `seconds`, `processor`,
+    `spread`, `digest`."""
     return json.loads(_folder().joinpath(f"{name}.json").read_text(encoding="utf-8"))
 
 

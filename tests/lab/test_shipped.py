@@ -228,6 +228,16 @@ def test_a_table_can_be_a_call_of_the_pages_own_function_and_other_cells_do_not_
     assert ship.stale() == ["t"] and ship.main(["--verify"]) == 1
 
 
+def test_a_page_can_train_the_weights_and_its_own_functions_say_how_good_they_are(tmp_path, monkeypatch):
+    pytest.importorskip("jupyter_cache")
+    program = "import torch\ndef fit(seed):\n    return torch.nn.Linear(2, 1), seed\n"
+    program += "def row(net, seed):\n    return {'weight': net.weight.sum().item(), 'seed': seed}"
+    monkeypatch.setattr(ship, "cells", lambda page, tag="shipped", expression=None: program * (tag == "shipped"))
+    ship.call("a", "row(*(made := fit(seed=3))), made[0]", tmp_path / "run")
+    weights, told = load_file(tmp_path / "run/model.safetensors"), json.loads((tmp_path / "run/run.json").read_text())
+    assert told["results"] == {"weight": pytest.approx(weights["weight"].sum().item()), "seed": 3}
+
+
 def test_of_the_sets_only_the_commands_own_makes_a_run_stale():
     """So a new set does not, though the command lists the cards of all."""
     pytest.importorskip("jupyter_cache")
