@@ -22,10 +22,8 @@ def counts():
 @pytest.mark.parametrize("n", [40, 0])
 def test_with_all_components_or_genes_a_cell_comes_back_as_it_was(counts, n):
     coordinates = Coordinates(40, n).fit(counts)
-    library = counts.sum(1, keepdim=True).log()
-    rates = coordinates.rates(coordinates(counts), library)
-    torch.testing.assert_close(rates, counts, rtol=1e-3, atol=2e-3)
-    torch.testing.assert_close(rates.round(), counts)
+    log = torch.tensor(log_normalise(counts.numpy(), counts.sum(1)).toarray())
+    torch.testing.assert_close(coordinates.log_expression(coordinates(counts)), log, rtol=1e-4, atol=1e-4)
 
 
 def test_rounding_is_what_genes_draw_and_it_gives_the_counts_themselves(counts):
@@ -61,20 +59,34 @@ def test_rates_sum_to_the_depth_and_none_is_negative(counts):
     assert (rates >= 0).all()
 
 
-def test_counts_drawn_from_components_are_poisson_around_their_rates(counts):
-    coordinates = Coordinates(40, 5).fit(counts)
+def test_cells_drawn_at_a_point_have_there_in_the_mean_the_log_expression_that_it_says():
+    coordinates, y = Coordinates(40, 5), torch.linspace(0.2, 6, 40)
+    coordinates.mean.copy_(y)
+    coordinates.library.fill_(500.0)
+    rates = coordinates._rate_of(y).expand(40000, -1)
     torch.manual_seed(0)
-    z, library = coordinates(counts[:1]).expand(4000, -1), torch.full((4000, 1), 6.0)
-    x, rates = coordinates.draw(z, library), coordinates.rates(z, library)[0]
-    error = (rates / 4000).sqrt()
-    assert ((x.mean(0) - rates).abs() <= 5 * error + 1e-9).all() and (x == x.round()).all()
-    assert abs((x.var(0) / rates)[rates > 0.1].mean() - 1) < 0.02
+    drawn = (1e4 * torch.poisson(rates) / 500).log1p()
+    error = drawn.std(0) / 200
+    assert ((drawn.mean(0) - y).abs() < 4 * error + 1e-3).all()
+    assert (y.expm1() * 500 / 1e4 < 0.9 * rates[0])[y < 3].all()  # the exponential is too low for rare genes
+
+
+def test_counts_drawn_scatter_about_their_rates_as_the_training_cells_did():
+    torch.manual_seed(0)
+    rates = torch.linspace(2, 20, 30)
+    theta = torch.where(torch.arange(30) < 15, 2.0, 1e6)
+    x = torch.poisson(rates * torch.distributions.Gamma(theta, theta).sample((4000,)))
+    coordinates = Coordinates(30, 1).fit(x)
+    assert (coordinates.scatter[1:15] > 0.25).all() and (coordinates.scatter[15:] < 0.1).all()
+    drawn = coordinates.draw(coordinates(x), x.sum(1, keepdim=True).log())
+    assert (drawn == drawn.round()).all()
+    assert ((drawn.var(0) / x.var(0)).log().abs() < 0.4).all()
 
 
 @pytest.mark.parametrize("n", [7, 0])
 def test_minibatches_arrays_and_sparse_matrices_fit_the_same_map(counts, n):
     one = Coordinates(40, n).fit(counts)(counts)
-    for other in (counts.numpy(), sparse.csr_matrix(counts.numpy()), counts.split(64), iter(counts.split(7))):
+    for other in (counts.numpy(), sparse.csr_matrix(counts.numpy()), counts.split(64), counts.split(7)):
         torch.testing.assert_close(Coordinates(40, n).fit(other)(counts), one, rtol=1e-4, atol=1e-4)
 
 
@@ -101,6 +113,8 @@ def test_other_genes_too_few_cells_and_a_map_not_fitted_are_refused(counts):
         Coordinates(40, 5).fit(counts[:5])
     with pytest.raises(Refused, match="take fewer"):
         Coordinates(40, 5).fit(counts[:2].repeat(20, 1))
+    with pytest.raises(Refused, match="read only once"):
+        Coordinates(40, 5).fit(iter(counts.split(64)))
     with pytest.raises(Refused, match="fit"):
         Coordinates(40, 5)(counts)
     with pytest.raises(Refused, match="no gene"):
