@@ -80,7 +80,7 @@ def test_counts_drawn_scatter_about_their_rates_as_the_training_cells_did():
     assert (coordinates.scatter[1:15] > 0.25).all() and (coordinates.scatter[15:] < 0.1).all()
     drawn = coordinates.draw(coordinates(x), x.sum(1, keepdim=True).log())
     assert (drawn == drawn.round()).all()
-    assert ((drawn.var(0) / x.var(0)).log().abs() < 0.4).all()
+    assert ((drawn.var(0) / x.var(0)).log().abs() < 0.4)[1:].all()  # the first is the component itself
 
 
 @pytest.mark.parametrize("n", [7, 0])
