@@ -27,16 +27,9 @@ class CellDiffusion(nn.Module):
         self.first = when(denoiser.path, torch.tensor(FIRST + 1)).item()
 
     def fit(self, batches) -> "CellDiffusion":
-        """Fit the map, and the units of depth, to training cells."""
-        depths = []
-
-        def counts():
-            for b in batches:
-                depths.append(b["log_library"])
-                yield b["x"]
-
-        self.coordinates.fit(counts())
-        depth = torch.cat(depths)
+        """Fit the map, and the units of depth, to minibatches of training cells, which are read three times."""
+        self.coordinates.fit(_Counts(batches))
+        depth = torch.cat([b["log_library"] for b in batches])
         self.depth.copy_(torch.stack([depth.mean(), depth.std().clamp(min=1e-3)]))
         return self
 
@@ -99,3 +92,13 @@ def when(path: Path, levels: Tensor) -> Tensor:
         early = path.log_snr(middle) > levels
         low, high = torch.where(early, middle, low), torch.where(early, high, middle)
     return middle.float()
+
+
+class _Counts:
+    """The counts of minibatches, as often as one asks."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return (b["x"] for b in self.batches)
