@@ -2,15 +2,18 @@
 both samplers take the same steps.
 
 The network is `nets.MLP` on 50 coordinates, the chain that of a thousand linear betas, the prediction eps. A training
-step draws times and noise, mixes, takes the squared error, goes back and lets a fused AdamW step; both read the same
+step draws times and noise, mixes, takes the squared error, goes back and lets a fused AdamW step; all read the same
 minibatches from memory and report the loss as a number. diffusers has its schedulers' `add_noise` and `step`, without
-clipping.
+clipping of samples, and two loops: a bare one, and that of its own example (train_unconditional.py) with Accelerate,
+which clips the gradient and has a learning rate that changes. lab's, which can stop anywhere and runs on many machines,
+is more than the one and about as much as the other.
 """
 
 import statistics
 import sys
 from collections import deque
 from functools import partial
+from itertools import cycle, islice
 
 import torch
 from models import now
@@ -18,7 +21,7 @@ from torch.nn import functional as F
 
 from lab import denoise, diffusion, nets, path, sample, train
 
-D, HIDDEN, SIZE, CELLS, TRAINED = 50, 128, 128, 1000, 100
+D, HIDDEN, SIZE, CELLS, TRAINED = 50, 256, 128, 1000, 100
 CHAIN = path.ddpm(diffusion.linear_betas())
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "clip_sample": False}
 
@@ -43,72 +46,113 @@ def lab_steps():
         yield row["loss"]
 
 
-def diffusers_steps():
-    """The same by `DDPMScheduler.add_noise`, as in the examples of diffusers."""
+def diffusers_loss():
+    """The network, and its loss of a minibatch by `DDPMScheduler.add_noise`."""
     from diffusers import DDPMScheduler
 
-    net, scheduler, batches = network(), DDPMScheduler(1000, **BETAS), minibatches()
+    net, scheduler = network(), DDPMScheduler(1000, **BETAS)
+
+    def loss(net, x):
+        noise, i = torch.randn_like(x), torch.randint(1000, (len(x),))
+        return D * F.mse_loss(net(scheduler.add_noise(x, noise, i), (i + 1) / 1000), noise)
+
+    return net, loss
+
+
+def diffusers_steps():
+    """Losses, a step each, in a bare loop."""
+    net, loss = diffusers_loss()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
-    while True:
-        for b in batches:
-            noise, i = torch.randn_like(b["x"]), torch.randint(1000, (SIZE,))
-            x = scheduler.add_noise(b["x"], noise, i)
-            optimizer.zero_grad()
-            loss = D * F.mse_loss(net(x, (i + 1) / 1000), noise)
-            loss.backward()
+    for b in cycle(minibatches()):
+        optimizer.zero_grad()
+        error = loss(net, b["x"])
+        error.backward()
+        optimizer.step()
+        yield error.item()
+
+
+def example_steps():
+    """The same in the loop of its example."""
+    from accelerate import Accelerator
+    from diffusers.optimization import get_scheduler
+
+    accelerator, (net, loss) = Accelerator(), diffusers_loss()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    rates = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=10**6)
+    net, optimizer, rates = accelerator.prepare(net, optimizer, rates)
+    net.train()
+    for b in cycle(minibatches()):
+        with accelerator.accumulate(net):
+            error = loss(net, b["x"])
+            accelerator.backward(error)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
-            yield loss.item()
+            rates.step()
+            optimizer.zero_grad()
+        yield error.detach().item()
 
 
-def lab_ddim(net: nets.MLP, x: torch.Tensor, eta: float = 0.0) -> torch.Tensor:
-    """Fifty steps, stacked (50, B, D)."""
-    times = torch.linspace(1, 0, 51, dtype=x.dtype)
-    return torch.stack(list(sample.ddim(denoise.Denoiser(net, CHAIN), x, times, CHAIN, eta=eta)))
+def lab_ddim(net: nets.MLP, x: torch.Tensor, eta: float, times: torch.Tensor) -> list[torch.Tensor]:
+    """x after every step."""
+    return list(sample.ddim(denoise.Denoiser(net, CHAIN), x, times, CHAIN, eta=eta))
 
 
 @torch.no_grad()
-def diffusers_ddim(net: nets.MLP, x: torch.Tensor, eta: float = 0.0) -> torch.Tensor:
-    """The same by `DDIMScheduler.step`."""
+def diffusers_ddim(net: nets.MLP, x: torch.Tensor, eta: float, times: torch.Tensor) -> list[torch.Tensor]:
+    """The same by `DDIMScheduler.step`, at the same times, which are fiftieths; its table, which is of float32 and a
+    hundred-thousandth off at much noise, is made anew in double precision."""
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(1000, **BETAS, timestep_spacing="trailing", set_alpha_to_one=True)
+    scheduler, xs = DDIMScheduler(1000, **BETAS, timestep_spacing="trailing"), []
     scheduler.set_timesteps(50)
-    xs = []
-    for i in scheduler.timesteps:
-        x = scheduler.step(net(x, (i + 1).to(x.dtype) / 1000), i, x, eta=eta).prev_sample
+    scheduler.alphas_cumprod = (1 - diffusion.linear_betas()).cumprod(0).to(x.dtype)
+    for t in times[:-1]:
+        i = (t * 1000).round().long() - 1
+        x = scheduler.step(net(x, t), i, x, eta=eta).prev_sample
         xs.append(x)
-    return torch.stack(xs)
+    return xs
 
 
 def furthest(eta: float) -> float:
-    """The largest difference between the two in fifty steps from the same noise, in double precision."""
-    net, ends = network().double(), []
-    for walk in (lab_ddim, diffusers_ddim):
-        torch.manual_seed(1)
-        x = torch.randn(20, D).double()
-        ends.append(walk(net, x, eta))
-    return float((ends[0] - ends[1]).abs().max())
+    """The largest difference that one step makes, of fifty that each begin where lab's is, in double precision."""
+    net, times = network().double(), torch.linspace(1, 0, 51, dtype=torch.float64)
+    torch.manual_seed(1)
+    x, apart = torch.randn(20, D).double(), 0.0
+    for i in range(50):
+        ends = []
+        for walk in (lab_ddim, diffusers_ddim):
+            torch.manual_seed(i)
+            ends.append(walk(net, x, eta, times[i : i + 2])[0])
+        x, apart = ends[0], max(apart, float((ends[0] - ends[1]).abs().max()))
+    return apart
+
+
+def works() -> dict[str, dict]:
+    """What -> whose -> what does it, and how many of it that is; lab's first."""
+    net, x, times = network().requires_grad_(False), torch.randn(CELLS, D), torch.linspace(1, 0, 51)
+    trained = {"lab": lab_steps(), "diffusers": diffusers_steps(), "its example": example_steps()}
+    walk = lambda walk, eta: (lambda: walk(net, x, eta, times), 1)
+    samplers = {"lab": lab_ddim, "diffusers": diffusers_ddim}
+    return {"training step": {name: (partial(some, it), TRAINED) for name, it in trained.items()}} | {
+        f"DDIM of {CELLS:,}, eta = {eta}": {name: walk(of, eta) for name, of in samplers.items()} for eta in (0.0, 1.0)
+    }
+
+
+def some(it) -> None:
+    """A hundred of an endless iterator."""
+    deque(islice(it, TRAINED), 0)
 
 
 def seconds(repeats: int) -> dict[str, dict[str, list[float]]]:
     """What -> whose -> seconds on the wall and of the CPU, medians of interleaved repeats after one that warms up."""
-    running = {"lab": lab_steps(), "diffusers": diffusers_steps()}
-    net, x = network().requires_grad_(False), torch.randn(CELLS, D)
-    work = {
-        "training step": {
-            name: (lambda it: deque((next(it) for _ in range(TRAINED)), 0), it, TRAINED) for name, it in running.items()
-        },
-        f"DDIM, 50 steps of {CELLS:,}": {
-            "lab": (lambda x: lab_ddim(net, x), x, 1),
-            "diffusers": (lambda x: diffusers_ddim(net, x), x, 1),
-        },
-    }
+    work = works()
     took = {what: {name: [] for name in both} for what, both in work.items()}
     for repeat in range(repeats + 1):
         for what, both in work.items():
-            for name, (call, given, n) in both.items():
+            for name, (call, n) in both.items():
                 start = now()
-                call(given)
+                call()
                 took[what][name] += [(now() - start) / n] * (repeat > 0)
     middle = lambda times: [statistics.median(clock) for clock in zip(*times)]
     return {what: {name: middle(times) for name, times in both.items()} for what, both in took.items()}
@@ -121,10 +165,13 @@ def table(repeats: int) -> None:
     except ImportError:
         print("\ndiffusers is not installed: no row beside it")
         return
-    print(f"\nDDPM, {D} coordinates, three layers of {HIDDEN}, minibatches of {SIZE}; diffusers {diffusers.__version__}")
-    print(f"{'milliseconds':<34}{'lab':>10}{'diffusers':>12} {'':<4}{'ratio':>9}")
+    print(
+        f"\nDDPM, {D} coordinates, three layers of {HIDDEN}, minibatches of {SIZE}; diffusers {diffusers.__version__}"
+    )
+    print(f"{'milliseconds':<40}{'wall clock':>10}{'CPU time':>12}{'of lab, CPU':>14}")
     for what, both in seconds(repeats).items():
-        for clock, lab, peer in zip(("wall clock", "CPU time"), both["lab"], both["diffusers"]):
-            print(f"{f'{what}, {clock}':<34}{1e3 * lab:>10.3f}{1e3 * peer:>12.3f}     {peer / lab:>8.2f}x", flush=True)
+        for name, (wall, cpu) in both.items():
+            ratio = cpu / both["lab"][1]
+            print(f"{f'{what}, {name}':<40}{1e3 * wall:>10.2f}{1e3 * cpu:>12.2f}{ratio:>13.2f}x", flush=True)
     for eta in (0.0, 0.5, 1.0):
-        print(f"DDIM, eta = {eta}: no step of 50 differs from diffusers' by more than {furthest(eta):.0e}")
+        print(f"DDIM, eta = {eta}: none of 50 steps differs from diffusers' by more than {furthest(eta):.0e}")
