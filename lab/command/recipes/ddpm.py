@@ -61,7 +61,7 @@ def _results(model, cells):
     }
     if near > 0.5 + 2.5 / min(n, 500) ** 0.5:  # five standard deviations of a fair coin
         say(
-            f"{near:.0%} of drawn cells lie nearer to a training cell than to a held-out one, where half would be fair: "
+            f"{near:.0%} of drawn cells lie nearer to a training cell than to a held-out one, and half would be fair: "
             "cells are remembered; give more of them, fewer --epochs or a smaller --n-hidden"
         )
     table = ad.AnnData(obs=cells.obs)
