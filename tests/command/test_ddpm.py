@@ -82,8 +82,8 @@ def test_drawn_cells_have_the_genes_the_depths_and_the_scatter_of_training_cells
     ratio, spread = (np.log(f(share[0], 0) / f(share[1], 0)) for f in (np.mean, np.std))
     assert np.abs(ratio).max() < 0.4 and np.abs(ratio).mean() < 0.12  # of genes that differ twentyfold
     assert np.abs(spread).mean() < 0.15 and abs(spread.mean()) < 0.1
-    asked, depth = new.obs["log_library"].to_numpy(), np.log(counts(new).sum(1))
-    assert np.corrcoef(asked, depth)[0, 1] > 0.9 and abs((asked - depth).mean()) < 0.1
+    asked, total = new.obs["log_library"].to_numpy(), counts(new).sum(1)  # which a negative binomial scatters
+    assert np.corrcoef(asked, np.log(total))[0, 1] > 0.5 and abs(np.log(total.mean() / np.exp(asked).mean())) < 0.05
 
 
 def moved(run, folder, *scale):
