@@ -50,7 +50,7 @@ def counts(cells):
     return cells.layers["counts"].toarray()
 
 
-def untrained(conditions=None, n=5, predicts="velocity", way=None, file=None):
+def untrained(conditions=None, n=5, way=None):
     """A model fitted to 60 small cells, its network as it began; and these cells as one minibatch."""
     b = minibatch(simulated(60, 50), *(conditions or {}))
     embed = ConditionEmbedding(conditions or {}, numbers={"log_library": 1}, null=True)
@@ -180,6 +180,17 @@ def test_a_network_is_told_depth_in_standard_units_and_counts_come_back_at_the_d
     assert model.draw(deep).sum(1).log().mean().item() == pytest.approx(9, abs=0.15)
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_the_sampler_begins_with_the_noise_of_its_first_time_and_takes_a_hundred_steps_down(name, monkeypatch):
+    model, b = untrained(way=getattr(path, name)())
+    seen = []
+    monkeypatch.setattr(model.denoiser, "predict", lambda x, t, cond: seen.append((x, float(t))) or torch.zeros_like(x))
+    model.draw({"log_library": torch.full((4000, 1), 6.0)})
+    (x, first), times = seen[0], [t for _, t in seen]
+    assert x.std().item() == pytest.approx(model.denoiser.path.sigma(torch.tensor(first)).item(), rel=0.02)
+    assert len(times) == 101 and times == sorted(times, reverse=True) and first > 0.97 and times[-1] < 0.02
+
+
 @pytest.mark.parametrize("name", ["cosine", "vp", "linear"])
 def test_a_path_has_the_log_snr_at_the_time_found_for_it(name):
     way, levels = getattr(path, name)(), torch.linspace(-8, 9, 30)
@@ -214,7 +225,8 @@ def test_every_prediction_goes_with_every_schedule_from_counts_to_counts(schedul
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["arguments"]["schedule"] == schedule and record["arguments"]["predicts"] == predicts
     model, _ = folder.reopen(tmp_path / "run")
-    assert model.denoiser.predicts == predicts
+    t = torch.tensor(0.3)
+    assert model.denoiser.predicts == predicts and model.denoiser.path.alpha(t) == getattr(path, schedule)().alpha(t)
     assert counts(drawn(tmp_path / "run", tmp_path / "new.h5ad", "--n", "20")).sum() > 0
 
 
