@@ -84,6 +84,7 @@ ddpm = Recipe(
         click.Option(
             ["--preset"],
             type=click.Choice(["small", "large"]),
+            metavar="small|large",
             default="small",
             help="Size of the network. small: three layers on components, for a laptop; large: six blocks of attention "
             "among all genes, for a GPU, whose time and memory grow with the square of --genes.",
@@ -98,12 +99,14 @@ ddpm = Recipe(
         click.Option(
             ["--schedule"],
             type=click.Choice(["cosine", "vp", "linear"]),
+            metavar="cosine|vp|linear",
             default="cosine",
             help="The path from a cell to noise: vp is that of DDPM's linear betas, linear the straight one of flows.",
         ),
         click.Option(
             ["--predicts"],
             type=click.Choice(["eps", "x0", "velocity"]),
+            metavar="eps|x0|velocity",
             default="velocity",
             help="What the network says of a noisy cell. eps, DDPM's first choice, needs the longest training.",
         ),
