@@ -26,6 +26,7 @@ from .options import (
     LEVEL,
     RUN,
     SAMPLES,
+    SCALE,
     SECONDS,
     SEED,
     SUBMISSIONS,
@@ -39,7 +40,7 @@ NAME = "python -m lab"
 SENTENCES = (Refused, ValueError, FloatingPointError)  # what `lab` raises with a sentence that a person can act on
 DOCTOR = "Versions, devices, and which back ends are in use and why: one line each."
 SETS = "The data sets: what is here, what can be fetched, from where and under which licence."
-SAMPLE = """Draw new cells from a finished run: counts drawn from the model's likelihood, not its means.
+SAMPLE = """Draw new cells from a finished run: counts, with the noise of counts, and not means.
 
 Depths, and the conditions that you do not name, are those of training cells drawn at random: of those that have the \
 levels you name, or of all where none has. The file holds counts in layers['counts'], the conditions and log_library \
@@ -101,7 +102,7 @@ def root() -> Group:
     )
     doctor = Command("doctor", _later("doctor"), {}, DOCTOR)
     sets = Command("data", _later("sets"), {}, SETS)
-    sample = Command("sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SEED)}, SAMPLE, RUN)
+    sample = Command("sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SCALE, SEED)}, SAMPLE, RUN)
     embed = Command("embed", _later("embed"), {"Options": (FILE, LAYER)}, EMBED, RUN, CELLS)
     judged = (TABLE, TRAIN, LABEL, LAYER, SEED)
     report = Command("report", _later("report"), {"Options": judged}, REPORT, HELD_OUT, DRAWN)

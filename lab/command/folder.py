@@ -149,7 +149,8 @@ def write(path: Path, put: Callable[[Path], object]) -> None:
 
 def summary(record: dict) -> str:
     """The results in one line."""
-    return ", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in record["results"].items())
+    short = lambda v: f"{v:.{1 if abs(v) >= 10 else 2}f}" if isinstance(v, float) else v
+    return ", ".join(f"{name} {short(value)}" for name, value in record["results"].items())
 
 
 def first() -> bool:

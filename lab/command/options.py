@@ -145,6 +145,13 @@ N_HIDDEN = _option("--n-hidden", "INT", type=Whole(1), default=128, help="Units 
 
 # What is asked of a finished run.
 SAMPLES = _option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
+SCALE = _option(
+    "--scale",
+    "FLOAT",
+    type=Real(0),
+    default=1.0,
+    help="How closely a ddpm follows labels: 0 not at all, 1 as in training, more than training cells do above 1.",
+)
 RUN = click.Argument(["run"], metavar="DIR", type=click.Path(path_type=Path))
 CELLS = click.Argument(["data"], metavar="CELLS.h5ad")
 

@@ -1,5 +1,7 @@
 """`sample DIR`: new cells from a finished run, as counts."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
@@ -15,8 +17,9 @@ from .folder import recipe_of, reopen, say, write
 CHUNK = 256  # cells drawn at a time
 
 
-def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], seed: int) -> None:
-    """Write to `out` `n` cells drawn from the run's model, of the labels that `condition` gives its columns.
+def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], scale: float, seed: int) -> None:
+    """Write to `out` `n` cells drawn from the run's model, of the labels that `condition` gives its columns, which
+    `scale` other than 1 follows less or more than the model has learned.
 
     Depths and all other conditions are those of training cells, drawn together, from among the cells with these labels
     or, where no training cell has them all, from all. Raises `Refused`, one sentence.
@@ -25,6 +28,8 @@ def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], seed: int
     levels, name = record["conditions"], record["arguments"]["model"]
     if (draw := recipe_of(record).sample) is None:
         raise Refused(f"{run} holds a {name}, from which no cells can be drawn; train one that can, such as vae")
+    if scale != 1:
+        draw = partial(_guided(run, record), scale=scale)
     codes = {column: _code(levels, column, label) for column, label in condition.items()}
     cells = _conditions(pd.read_csv(run / "depths.csv"), codes).sample(
         n, replace=True, random_state=np.random.default_rng(seed)
@@ -41,11 +46,23 @@ def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], seed: int
     labels = {column: pd.Categorical.from_codes(cells[column], of) for column, of in levels.items()}
     names = [f"drawn-{i}" for i in range(n)]
     obs = pd.DataFrame(labels | {"log_library": cells["log_library"].to_numpy(np.float32)}, names)
-    origin = {"run": str(run), "model": name, "condition": condition, "seed": seed}
+    origin = {"run": str(run), "model": name, "condition": condition, "scale": scale, "seed": seed}
     var = pd.DataFrame(index=record["genes"])
     drawn = ad.AnnData(layers={"counts": sparse.vstack(blocks, "csr")}, obs=obs, var=var, uns={"sample": origin})
     write(out, drawn.write_h5ad)
     say(f"{out}: {n:,} cells x {drawn.n_vars:,} genes, drawn from the {name} in {run}")
+
+
+def _guided(run: Path, record: dict) -> Callable:
+    """What draws with another scale than 1."""
+    name = record["arguments"]["model"]
+    if (guided := recipe_of(record).guided) is None:
+        raise Refused(f"{run} holds a {name}, which follows labels in one way only; leave --scale out")
+    if not record["conditions"]:
+        raise Refused(
+            f"{run} holds a {name} that is told no conditions, so that --scale has none to follow; leave it out"
+        )
+    return guided
 
 
 def _conditions(table: pd.DataFrame, codes: dict[str, int]) -> pd.DataFrame:

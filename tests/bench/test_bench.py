@@ -97,6 +97,34 @@ def test_mala_accepts_as_often_and_reaches_the_law_of_blackjaxs(chains):
     assert abs(float(level[0].mean() - level[1].mean())) < 4 * error
 
 
+@pytest.fixture(scope="module")
+def denoisers(bench):
+    return sys.modules["denoisers"]
+
+
+def test_the_denoiser_that_is_timed_learns_and_its_sampler_walks(denoisers):
+    """Below the loss of a network that says nothing, which is the number of coordinates."""
+    losses = list(islice(denoisers.lab_steps(), 200))
+    assert sum(losses[-20:]) / 20 < 0.9 * denoisers.D < sum(losses[:5]) / 5
+    xs = denoisers.lab_ddim(denoisers.network(), torch.randn(5, denoisers.D), 0.0, torch.linspace(1, 0, 51))
+    assert len(xs) == 50 and xs[-1].shape == (5, denoisers.D)
+
+
+@pytest.mark.peer
+def test_the_peers_of_the_denoiser_learn_too(denoisers):
+    pytest.importorskip("diffusers")
+    for steps in (denoisers.diffusers_steps, denoisers.example_steps):
+        losses = list(islice(steps(), 400))
+        assert sum(losses[-20:]) / 20 < 0.95 * denoisers.D, steps
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_every_step_of_ddim_is_that_of_diffusers(denoisers, eta):
+    pytest.importorskip("diffusers")
+    assert denoisers.furthest(eta) < 1e-6
+
+
 @pytest.mark.peer
 def test_the_bench_prints_ratios_and_both_likelihoods():
     pytest.importorskip("scvi")
@@ -107,6 +135,7 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
     for words in (
         *("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"),
         *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA", "sample_report"),
+        *("training step, its example", "eta = 1.0: none of 50 steps differs"),
     ):
         assert words in out.stdout
 

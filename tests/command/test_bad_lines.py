@@ -60,6 +60,25 @@ def option(*words, model="vae"):
     return lambda folder: lines(written(folder), folder / "run", *QUICK, *words, model=model)
 
 
+def diffused(*words):
+    """ddpm on small cells."""
+    return lambda folder, n_cells=20: lines(
+        written(folder, n_cells=n_cells), folder / "run", "--epochs", "1", "--n-hidden", "8", *words, model="ddpm"
+    )
+
+
+def undirected(folder):
+    """A finished ddpm without conditions, drawn from with a scale."""
+    assert main(diffused()(folder)) == 0
+    return sample(folder, "--scale", "2")
+
+
+def unplaced(folder):
+    """The same, asked for a place in its latent space."""
+    assert main(diffused()(folder)) == 0
+    return embed(folder, folder / "cells.h5ad")
+
+
 def conditioned(*columns, change=None):
     """cvae on cells whose obs `change(obs)` has altered."""
 
@@ -344,6 +363,26 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "no samples": (option("--k", "0", model="iwae"), "'--k': 0 is not in the range x>=1"),
     "more samples than fit": (option("--k", "10000000000", model="iwae"), "a smaller --k needs less"),
     "a learning rate that iwae cannot take": (option("--lr", "0", model="iwae"), "'--lr': 0.0 is not in the range x>0"),
+    "more coordinates than genes": (diffused("--coordinates", "11"), "--coordinates 11, but there are 10 genes"),
+    "more coordinates than cells": (
+        lambda f: diffused("--coordinates", "10")(f, n_cells=11),
+        "--coordinates 10: 10 cells have at most 9 components; take fewer",
+    ),
+    "coordinates below none": (diffused("--coordinates", "-1"), "'--coordinates': -1 is not in the range x>=0"),
+    "a schedule that nobody knows": (diffused("--schedule", "sigmoid"), "'sigmoid' is not one of 'cosine', 'vp'"),
+    "a prediction that nobody knows": (diffused("--predicts", "noise"), "'noise' is not one of 'eps', 'x0'"),
+    "a preset that nobody knows": (diffused("--preset", "huge"), "'huge' is not one of 'small', 'large'"),
+    "a width that heads cannot share": (
+        diffused("--preset", "large", "--n-hidden", "12"),
+        "--n-hidden 12 cannot be shared by eight heads of attention; give a multiple of 8",
+    ),
+    "a learning rate with which diffusion explodes": (diffused("--lr", "1e30", "--epochs", "5"), "lower lr"),
+    "diffusion told a column that is missing": (diffused("--condition", "tissue"), "no column 'tissue'"),
+    "a scale below none": (lambda f: sample(f, "--scale", "-1"), "'--scale': -1.0 is not in the range x>=0"),
+    "an infinite scale": (lambda f: sample(f, "--scale", "inf"), "'--scale': inf is not a finite number"),
+    "a scale for a vae": (run_of("sample", "--scale", "2"), "holds a vae, which follows labels in one way only"),
+    "a scale without labels": (undirected, "a ddpm that is told no conditions, so that --scale has none to"),
+    "an embedding by diffusion": (unplaced, "holds a ddpm, which has no latent space; train one that has, such as vae"),
     "vae with beta": (option("--beta", "2"), "no option --beta"),
     "a stray word": (option("stray"), "'stray' belongs to no option"),
     "several conditions to one option": (

@@ -19,6 +19,7 @@ from lab.command.recipes import found
         ["train", "--help"],
         ["train", "vae", "--help"],
         ["train", "cvae", "--help"],
+        ["train", "ddpm", "--help"],
         ["sample", "--help"],
         ["embed", "--help"],
         ["report", "--help"],
@@ -45,7 +46,7 @@ def test_help_lists_the_options_that_all_models_share_and_those_of_one_and_the_f
     shared = "data out layer genes epochs steps patience size lr validation seed".split()
     assert all(f"--{name} " in every for name in shared)
     assert all(f"  {option.opts[0]}" in own for option in recipe.options)
-    for file in (*SHARED, *["latent.h5ad"] * bool(recipe.embed)):
+    for file in (*SHARED, "latent.h5ad" if recipe.embed else "coordinates.h5ad"):
         assert file in said
     for default in ("[default: 128; x>=1]", "[default: 0.001; x>0]", "2000, or all where", "[required]"):
         assert default in " ".join(said.split())
@@ -53,7 +54,13 @@ def test_help_lists_the_options_that_all_models_share_and_those_of_one_and_the_f
 
 @pytest.mark.parametrize(
     "model, words",
-    {"vae": "held-out loss", "cvae": "run.json keeps", "beta-vae": "held-out loss", "iwae": "held-out loss"}.items(),
+    {
+        "vae": "held-out loss",
+        "cvae": "run.json keeps",
+        "beta-vae": "held-out loss",
+        "iwae": "held-out loss",
+        "ddpm": "one half where nothing is remembered",
+    }.items(),
 )
 def test_help_says_of_a_model_what_its_options_do_not(model, words, capsys):
     assert main(["train", model, "--help"]) == 0

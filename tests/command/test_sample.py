@@ -67,7 +67,7 @@ def test_the_seed_fixes_the_cells_and_another_one_changes_them(finished, tmp_pat
 
 def test_the_file_says_where_it_is_from(told, tmp_path):
     new = drawn(told[1], tmp_path / "new.h5ad", "--n", "3", "--condition", "batch=day 1", "--seed", "4")
-    origin = {"run": str(told[1]), "model": "cvae", "condition": {"batch": "day 1"}, "seed": 4}
+    origin = {"run": str(told[1]), "model": "cvae", "condition": {"batch": "day 1"}, "scale": 1.0, "seed": 4}
     assert new.uns["sample"] == origin
 
 

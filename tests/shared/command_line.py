@@ -18,6 +18,7 @@ MODELS = {  # the command of each recipe: options with which it trains in a seco
     "cvae": [*SMALL, "--condition", "batch", "--condition", "cell_type"],
     "beta-vae": [*SMALL, "--warm-up", "200"],
     "iwae": [*SMALL, "--k", "3", "--doubly"],
+    "ddpm": ["--n-hidden", "32", "--coordinates", "5", "--condition", "batch", "--condition", "cell_type"],
 }
 
 
@@ -59,5 +60,8 @@ def assert_same_results(one, other):
     assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
     records = [json.loads((run / "run.json").read_text()) for run in (one, other)]
     assert records[0]["results"] == records[1]["results"] and records[0]["files"] == records[1]["files"]
-    if "latent.h5ad" in records[0]["files"]:
-        np.testing.assert_array_equal(*(ad.read_h5ad(run / "latent.h5ad").obsm["X_vae"] for run in (one, other)))
+    for file in filter(lambda name: name.endswith(".h5ad"), records[0]["files"]):
+        both = [ad.read_h5ad(run / file).obsm for run in (one, other)]
+        assert set(both[0]) == set(both[1]) and len(both[0]) == 1
+        for key in both[0]:
+            np.testing.assert_array_equal(both[0][key], both[1][key])
