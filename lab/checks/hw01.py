@@ -66,10 +66,15 @@ def q6(file):
 def distance(cells: np.ndarray) -> float:
     """Energy distance of counts (N, 765) to held-out cells, as log1p per thousand, on the ten principal axes of the
     cells that homework 1 fits to."""
-    fitting, _, held_out = data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")
-    known, held_out = (_logs(part.layers["counts"].toarray()) for part in (fitting, held_out))
-    axes = np.linalg.svd(known - known.mean(0), full_matrices=False)[2][:10].T
-    return metrics.energy_distance(_logs(cells) @ axes, held_out @ axes)
+    held_out = data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")[2]
+    return metrics.energy_distance(components(cells), components(held_out.layers["counts"].toarray()))
+
+
+def components(cells: np.ndarray) -> np.ndarray:
+    """Counts (N, 765) as log1p per thousand on the ten principal axes of the cells that homework 1 fits to, (N, 10)."""
+    fitting = data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")[0]
+    known = _logs(fitting.layers["counts"].toarray())
+    return _logs(cells) @ np.linalg.svd(known - known.mean(0), full_matrices=False)[2][:10].T
 
 
 def near_copies(cells: np.ndarray) -> int:

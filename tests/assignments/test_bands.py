@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lab import data, train, vae
+from lab import data, denoise, nets, sample, train, vae
+from lab import path as paths
 from lab.baselines import THETAS
-from lab.checks import hw01, hw02
+from lab.checks import hw01, hw02, hw03
 from lab.dist import negative_binomial
 
 every_seed = pytest.mark.parametrize("seed", range(10))
@@ -35,6 +36,7 @@ def reference(name, function, seed, changes=()):
         assert old in cell
         cell = cell.replace(old, new)
     names = {"torch": torch, "partial": partial, "data": data, "train": train, "vae": vae}
+    names |= {"denoise": denoise, "nets": nets, "sample": sample, "paths": paths}
     exec(cell.replace("manual_seed(0)", f"manual_seed({seed})"), names)
     return names[function]
 
@@ -61,6 +63,14 @@ def test_a_seed_of_the_reference_trains_a_model_within_the_band(parts, seed, tmp
     assert hw02.FULL < hw02.held_out_bound(tmp_path / "model.safetensors") < hw02.SEEN - 5
 
 
+@weekly
+@every_seed
+def test_a_seed_of_the_reference_draws_cells_of_their_types_within_the_band(parts, seed, tmp_path):
+    np.savez_compressed(tmp_path / "cells.npz", cells=reference("hw03", "draw_cells", seed)(parts[0]))
+    distance, right, copies = hw03.judged(tmp_path / "cells.npz")
+    assert distance < hw03.FULL[0] - 0.03 and hw03.FULL[1] + 0.03 < right < hw03.FULL[2] - 0.03 and copies < 15
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_cells_of_one_profile_are_outside_both_bands(parts, seed):
     torch.manual_seed(seed)
@@ -76,6 +86,23 @@ def test_a_model_that_was_not_trained_is_outside_both_bands(tmp_path):
     torch.manual_seed(0)
     save_file(vae.count_vae(765, 10).state_dict(), tmp_path / "model.safetensors")
     assert hw02.held_out_bound(tmp_path / "model.safetensors") < hw02.HALF - 15
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cells_of_their_types_profiles_are_purer_than_cells_and_outside_both_bands(parts, seed, tmp_path):
+    torch.manual_seed(seed)
+    known, types = data.minibatch(parts[0]), parts[0].obs["cell_type"].to_numpy()
+    drawn = torch.zeros_like(known["x"])
+    for label in set(types):
+        x, depth = known["x"][types == label], known["log_library"][types == label].exp()
+        mean = depth * (x.sum(0) + 0.5) / (x.sum(0) + 0.5).sum()
+        score = torch.stack([negative_binomial(mean, theta).log_prob(x).sum(0) for theta in THETAS])
+        drawn[types == label] = negative_binomial(mean, THETAS[score.argmax(0)]).sample()
+    np.savez_compressed(tmp_path / "cells.npz", cells=drawn.numpy())
+    distance, right, _ = hw03.judged(tmp_path / "cells.npz")
+    assert hw03.HALF[0] + 0.01 < distance < 0.15 and right > hw03.FULL[2] + 0.02
+    np.savez_compressed(tmp_path / "cells.npz", cells=parts[0].layers["counts"].toarray())
+    assert hw03.judged(tmp_path / "cells.npz")[2] == len(drawn)
 
 
 def copies(parts):
