@@ -106,13 +106,17 @@ def guided_by(denoiser: Denoiser, log_prob: Callable[[Tensor, Tensor], Tensor], 
     times sigma(t) times the gradient in x of `log_prob(x, t)` (B,), the log-probability of what is wanted given the
     *noisy* x and its t (B,).
 
-    With log p_t(y | x) itself and scale 1 it is the denoiser of p(x | y). ValueError where alpha(t) = 0.
+    With log p_t(y | x) itself and scale 1 it is the denoiser of p(x | y). ValueError where alpha(t) = 0, and for a
+    log_prob of another shape.
     """
 
     def eps(x: Tensor, t: Tensor, cond: Minibatch | None = None) -> Tensor:
         with torch.enable_grad():
             at = x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(log_prob(at, t).sum(), at)
+            log_p = log_prob(at, t)
+            if log_p.shape != x.shape[:1]:
+                raise ValueError(f"log_prob gives one number a cell, {tuple(x.shape[:1])}; got {tuple(log_p.shape)}")
+            (slope,) = torch.autograd.grad(log_p.sum(), at)
         return denoiser(x, t, cond)[1] - scale * like(denoiser.path.sigma(t), x) * slope
 
     return Denoiser(eps, denoiser.path, "eps")
