@@ -74,14 +74,15 @@ def loss(denoiser: Denoiser, b: Minibatch, *, weight: Callable[[Tensor], Tensor]
     return {"loss": (error if weight is None else weight(t) * error).mean()}
 
 
-def guided(denoiser: Denoiser, b: Minibatch, *, scale: float) -> Denoiser:
+def guided(denoiser: Denoiser, b: Minibatch, *, scale: float | Callable[[Tensor], Tensor]) -> Denoiser:
     """Classifier-free guidance (Ho & Salimans 2022, whose w is scale - 1): the prediction without the conditions of `b`
-    plus `scale` times what they add. Scale 0 drops them, 1 is the conditional denoiser.
+    plus `scale` times what they add. Scale 0 drops them, 1 is the conditional denoiser. A function of the times (B,)
+    guides in an interval only: `scale=lambda t: 1 + 2 * ((0.3 < t) & (t < 0.7))` (Kynkäänniemi et al. 2024).
 
     It is called with as many cells as `b` has, in that order. Those conditions are dropped whose embedding was built
     with `null=True`, others stay; ValueError where there is none.
     """
-    if not math.isfinite(scale):
+    if not callable(scale) and not math.isfinite(scale):
         raise ValueError(f"scale={scale}: 0 drops the conditions, 1 takes them as they are, more exaggerates them")
     names = {n for module in denoiser.modules() if isinstance(module, ConditionEmbedding) for n in module.nulls}
     if not names:
@@ -91,12 +92,34 @@ def guided(denoiser: Denoiser, b: Minibatch, *, scale: float) -> Denoiser:
     without = b | {n: torch.full((len(entry(b, n)),), -1, device=b[n].device) for n in names}
 
     def net(x: Tensor, t: Tensor, cond: Minibatch | None = None) -> Tensor:
-        if scale == 1:
+        w = torch.as_tensor(scale(t) if callable(scale) else scale, dtype=x.dtype, device=x.device)
+        if (w == 1).all():
             return denoiser.predict(x, t, b)
         low = denoiser.predict(x, t, without)
-        return low if scale == 0 else low + scale * (denoiser.predict(x, t, b) - low)
+        return low if (w == 0).all() else low + like(w, x) * (denoiser.predict(x, t, b) - low)
 
     return Denoiser(net, denoiser.path, denoiser.predicts)
+
+
+def guided_by(denoiser: Denoiser, log_prob: Callable[[Tensor, Tensor], Tensor], *, scale: float = 1.0) -> Denoiser:
+    """Classifier guidance (Dhariwal & Nichol 2021, algorithm 2): the noise that `denoiser` finds in x_t, minus `scale`
+    times sigma(t) times the gradient in x of `log_prob(x, t)` (B,), the log-probability of what is wanted given the
+    *noisy* x and its t (B,).
+
+    With log p_t(y | x) itself and scale 1 it is the denoiser of p(x | y). ValueError where alpha(t) = 0, and for a
+    log_prob of another shape.
+    """
+
+    def eps(x: Tensor, t: Tensor, cond: Minibatch | None = None) -> Tensor:
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            log_p = log_prob(at, t)
+            if log_p.shape != x.shape[:1]:
+                raise ValueError(f"log_prob gives one number a cell, {tuple(x.shape[:1])}; got {tuple(log_p.shape)}")
+            (slope,) = torch.autograd.grad(log_p.sum(), at)
+        return denoiser(x, t, cond)[1] - scale * like(denoiser.path.sigma(t), x) * slope
+
+    return Denoiser(eps, denoiser.path, "eps")
 
 
 def gaussian(path: Path, mean: Tensor, cov: Tensor) -> Denoiser:

@@ -204,6 +204,41 @@ def test_guidance_takes_a_mixture_of_levels_for_a_condition():
     torch.testing.assert_close(*got)
 
 
+def test_a_scale_that_is_a_function_of_time_guides_each_cell_by_its_own_time():
+    denoiser, b = conditional()
+    x, t = torch.randn(4, 2), torch.tensor([0.1, 0.4, 0.6, 0.9])
+    within = denoise.guided(denoiser, b, scale=lambda t: 1 + 2 * ((t > 0.3) & (t < 0.7)))
+    plain, strong = (denoise.guided(denoiser, b, scale=scale).score(x, t) for scale in (1.0, 3.0))
+    torch.testing.assert_close(within.score(x, t)[[0, 3]], plain[[0, 3]])
+    torch.testing.assert_close(within.score(x, t)[[1, 2]], strong[[1, 2]])
+    assert (strong - plain).abs().min() > 1e-4
+
+
+@pytest.mark.parametrize("kind", denoise.KINDS)
+def test_guided_by_log_p_of_the_label_given_the_noisy_cell_it_is_the_denoiser_of_that_label(kind):
+    path, std, weights, means = P.cosine(), TOY.std, TOY.weights, TOY.means
+
+    def log_prob(x, t):  # of component 0
+        noised = [TOY.noised(path.alpha(s).item(), path.sigma(s).item()) for s in t]
+        return torch.stack([n._log_joint(y[None])[0].log_softmax(-1)[0] for n, y in zip(noised, x)])
+
+    everything = denoise.mixture(path, means, std=std, weights=weights)
+    one = denoise.mixture(path, means[:1], std=std[:1])
+
+    def net(x, t, cond=None):  # the same denoiser, whatever it predicts
+        x0, eps = everything(x, t)
+        sigma = path.sigma(t)[:, None]
+        return {"x0": x0, "eps": eps, "score": -eps / sigma, "velocity": path.velocity(x0, eps, t)}[kind]
+
+    x, t = torch.randn(20, 2).double(), torch.rand(20).double() * 0.9 + 0.05
+    got = denoise.guided_by(denoise.Denoiser(net, path, kind), log_prob)
+    torch.testing.assert_close(got.score(x, t), one.score(x, t), rtol=0, atol=1e-10)
+    twice = denoise.guided_by(everything, log_prob, scale=2.0).score(x, t)
+    torch.testing.assert_close(twice, 2 * one.score(x, t) - everything.score(x, t))
+    with torch.no_grad():  # as in a sampler
+        torch.testing.assert_close(got(x, t)[0], one(x, t)[0])
+
+
 def test_a_denoiser_trains_its_network_and_a_guided_one_nothing():
     denoiser, b = conditional()
     assert sum(p.numel() for p in denoiser.parameters()) == sum(p.numel() for p in denoiser.net.parameters()) > 0
@@ -228,6 +263,10 @@ def test_a_denoiser_trains_its_network_and_a_guided_one_nothing():
         ),
         (lambda: denoise.guided(*conditional(null=False), scale=2.0), "null=True"),
         (lambda: denoise.guided(*conditional(), scale=float("nan")), "0 drops"),
+        (
+            lambda: denoise.guided_by(of_toy(P.cosine()), lambda x, t: x)(torch.ones(4, 2), torch.tensor(0.5)),
+            "one number",
+        ),
         (lambda: denoise.guided(conditional()[0], {"dose": torch.rand(4)}, scale=2.0), "conditioned on 'tissue'"),
         (lambda: denoise.gaussian(P.cosine(), torch.ones(2), torch.ones(3, 3)), "symmetric cov"),
         (lambda: denoise.gaussian(P.cosine(), torch.ones(2), torch.tensor([[1.0, 2], [0, 1]])), "symmetric cov"),
