@@ -52,12 +52,13 @@ def heun(velocity: Field, x: Tensor, times: Tensor) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def adaptive(velocity: Field, x: Tensor, times: Tensor, *, tol: float = 1e-5) -> Iterator[Tensor]:
-    """Follow dx/dt = velocity(x, t), yielding at each of `times`, by steps of the solver's own choice: Dormand and
-    Prince's pair of orders 5 and 4, as `torchdiffeq` has it (Chen et al. 2018). Each step's error, a root mean square
-    over all of x, is kept below tol (1 + |x|). Raises `Refused` for a tol that is not positive."""
+    """Follow dx/dt = velocity(x, t), yielding at each of `times`, by steps of the solver's own choice between them, of
+    fifth order: Dormand and Prince's pair, as `torchdiffeq` has it (Chen et al. 2018). A step's error, a root mean
+    square over all of x, is kept below tol (1 + |x|). Raises `Refused` for a tol that is not positive."""
     if not tol > 0:
         raise Refused(f"the error allowed a step is positive, such as 1e-5; got tol={tol}")
-    yield from odeint(lambda t, x: velocity(x, t), x, times.to(x), rtol=tol, atol=tol, method="dopri5")[1:]
+    times = times.to(x)  # a step ends at each: by default the solver runs past the last one, and interpolates
+    yield from odeint(lambda t, x: velocity(x, t), x, times, rtol=tol, atol=tol, options={"step_t": times})[1:]
 
 
 @torch.no_grad()
