@@ -103,9 +103,9 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
 
 
 def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
-    """The alpha of `vp` with its sigma squared, 1 - alpha^2: at every time less noise (Song et al. 2021, eq. 29)."""
-    whole = vp(beta_min, beta_max)
-    return Path(alpha=whole.alpha, sigma=lambda t: whole.sigma(t) ** 2)
+    """The alpha of `vp` with its sigma squared, 1 - alpha^2: less noise at every time (Song et al. 2021, sub-VP)."""
+    alpha = vp(beta_min, beta_max).alpha
+    return Path(alpha=alpha, sigma=lambda t: -torch.expm1(2 * alpha(t).log()))
 
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 10.0) -> Path:
