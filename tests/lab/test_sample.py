@@ -200,7 +200,7 @@ def test_a_smaller_tolerance_costs_evaluations_and_buys_more_than_fourth_order()
     cost, errors = [], []
     for tol in (1e-4, 1e-9):
         calls = []
-        field = lambda x, t: calls.append(1) or growth(x, t)
+        field = lambda x, t, calls=calls: calls.append(1) or growth(x, t)
         x = sample.last(sample.adaptive(field, torch.ones(1, 1).double(), torch.tensor([0.0, 3.0]).double(), tol=tol))
         cost.append(len(calls))
         errors.append(abs(x.item() - math.exp(math.sin(3.0))))
