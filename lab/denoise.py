@@ -84,7 +84,8 @@ def guided(denoiser: Denoiser, b: Minibatch, *, scale: float | Callable[[Tensor]
     """
     if not callable(scale) and not math.isfinite(scale):
         raise ValueError(f"scale={scale}: 0 drops the conditions, 1 takes them as they are, more exaggerates them")
-    names = {n for module in denoiser.modules() if isinstance(module, ConditionEmbedding) for n in module.nulls}
+    told = [module for module in denoiser.modules() if isinstance(module, ConditionEmbedding) and len(module.nulls)]
+    names = {name for module in told for name in module.levels}
     if not names:
         raise ValueError(
             "the network knows no 'without': build its ConditionEmbedding with null=True and train on nets.drop(b, ...)"

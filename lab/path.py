@@ -102,6 +102,12 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
     return Path(alpha=lambda t: (0.5 * log_alpha_bar(t)).exp(), sigma=lambda t: (-torch.expm1(log_alpha_bar(t))).sqrt())
 
 
+def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Path:
+    """The alpha of `vp` with its sigma squared, 1 - alpha^2: less noise at every time (Song et al. 2021, sub-VP)."""
+    alpha = vp(beta_min, beta_max).alpha
+    return Path(alpha=alpha, sigma=lambda t: -torch.expm1(2 * alpha(t).log()))
+
+
 def ve(sigma_min: float = 0.01, sigma_max: float = 10.0) -> Path:
     """Variance exploding: alpha = 1, sigma geometric from sigma_min to sigma_max (Song et al. 2021)."""
     return Path(alpha=torch.ones_like, sigma=lambda t: sigma_min * (sigma_max / sigma_min) ** t)

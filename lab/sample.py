@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
 from lab.errors import Refused
 from lab.path import Path, like, rate
@@ -47,6 +48,17 @@ def heun(velocity: Field, x: Tensor, times: Tensor) -> Iterator[Tensor]:
         v = velocity(x, t)
         x = x + (s - t) * (v + velocity(x + (s - t) * v, s)) / 2
         yield x
+
+
+@torch.no_grad()
+def adaptive(velocity: Field, x: Tensor, times: Tensor, *, tol: float = 1e-5) -> Iterator[Tensor]:
+    """Follow dx/dt = velocity(x, t), yielding at each of `times`, by steps of the solver's own choice between them, of
+    fifth order: Dormand and Prince's pair, as `torchdiffeq` has it (Chen et al. 2018). A step's error, a root mean
+    square over all of x, is kept below tol (1 + |x|). Raises `Refused` for a tol that is not positive."""
+    if not tol > 0:
+        raise Refused(f"the error allowed a step is positive, such as 1e-5; got tol={tol}")
+    times = times.to(x)  # a step ends at each: by default the solver runs past the last one, and interpolates
+    yield from odeint(lambda t, x: velocity(x, t), x, times, rtol=tol, atol=tol, options={"step_t": times})[1:]
 
 
 @torch.no_grad()
@@ -102,6 +114,17 @@ def langevin(
             x = x + h * score(x, t) + (2 * h).sqrt() * torch.randn_like(x)
         if not x.isfinite().all():
             raise Refused(f"the chain has left for infinity at step size {h:.3g}: take a smaller step")
+        yield x
+
+
+@torch.no_grad()
+def predictor_corrector(
+    predictor: Callable[[Tensor, Tensor], Iterator[Tensor]], score: Field, x: Tensor, times: Tensor, *, step, n_steps=1
+) -> Iterator[Tensor]:
+    """After each step of `predictor(x, times)`, any sampler here with its field filled in, n_steps of `langevin` at the
+    new time (Song et al. 2021, algorithm 1), whose law does not change if the predictor was right."""
+    for two in times.unfold(0, 2, 1):
+        x = last(langevin(score, last(predictor(x, two)), two[1:], step, n_steps))
         yield x
 
 

@@ -8,7 +8,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from lab import data
@@ -113,14 +112,6 @@ def _levels(cells: ad.AnnData, conditions: list[str], train: np.ndarray) -> dict
                 f"[{name!r}] = pandas.cut(adata.obs[{name!r}], 3).astype(str), of codes by adata.obs[{name!r}] = "
                 f"adata.obs[{name!r}].astype('category')"
             )
-        try:
-            nn.ParameterDict({name: torch.zeros(0)})
-        except KeyError:
-            other = name.replace(".", "_") if "." in name else f"{name}_label"
-            raise Refused(
-                f"torch has no room for a parameter named {name!r}; rename that obs column, "
-                f"adata.obs[{other!r}] = adata.obs.pop({name!r})"
-            ) from None
         levels[name] = column[train].astype("category").cat.remove_unused_categories().cat.categories.tolist()
         if unseen := sorted(set(column.unique()) - set(levels[name]), key=str):
             raise Refused(

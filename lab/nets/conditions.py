@@ -26,16 +26,23 @@ class ConditionEmbedding(nn.Module):
     ):
         super().__init__()
         numbers = numbers or {}
-        self.levels = dict(levels)
+        self.levels, self.numbers = dict(levels), dict(numbers)
         self.n = n_embed * (len(levels) + len(numbers))
-        self.tables = nn.ParameterDict({name: torch.randn(n, n_embed) for name, n in levels.items()})
-        self.maps = nn.ModuleDict({name: nn.Linear(n, n_embed) for name, n in numbers.items()})
-        self.nulls = nn.ParameterDict({name: torch.zeros(n_embed) for name in (levels if null else ())})
+        self.tables = nn.ParameterDict({_key(name): torch.randn(n, n_embed) for name, n in levels.items()})
+        self.maps = nn.ModuleDict({_key(name): nn.Linear(n, n_embed) for name, n in numbers.items()})
+        self.nulls = nn.ParameterDict({_key(name): torch.zeros(n_embed) for name in (levels if null else ())})
 
     def forward(self, h: Tensor, cond: Minibatch | None) -> Tensor:
-        rows = [level(table, cond, name, self.nulls.get(name)) for name, table in self.tables.items()]
-        rows += [number(linear, cond, name) for name, linear in self.maps.items()]
+        tables, nulls, maps = self.tables, self.nulls, self.maps
+        rows = [level(tables[_key(name)], cond, name, nulls.get(_key(name))) for name in self.levels]
+        rows += [number(maps[_key(name)], cond, name) for name in self.numbers]
         return torch.cat([h, *(row.expand(*h.shape[:-1], -1) for row in rows)], -1) if rows else h
+
+
+def _key(name: str) -> str:
+    """What torch registers a condition under: it takes no dot ("cell.type") and no name of its own ("type")."""
+    safe = name.replace(".", ":")
+    return f"{safe}:" if not safe or hasattr(nn.ParameterDict, safe) or hasattr(nn.ModuleDict, safe) else safe
 
 
 def level(table: Tensor, cond: Minibatch | None, name: str, null: Tensor | None = None) -> Tensor:

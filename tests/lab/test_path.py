@@ -8,7 +8,7 @@ import torch
 from lab import path as P
 from lab import sample as S
 
-PATHS = {"linear": P.linear(), "cosine": P.cosine(), "vp": P.vp(), "ve": P.ve(), "edm": P.edm()}
+PATHS = {"linear": P.linear(), "cosine": P.cosine(), "vp": P.vp(), "sub_vp": P.sub_vp(), "ve": P.ve(), "edm": P.edm()}
 KINDS = ["x0", "eps", "score", "velocity"]
 
 
@@ -67,6 +67,7 @@ def test_every_prediction_is_finite_over_the_whole_interval_or_refused_in_words(
         ("cosine", "x0"): [0],
         ("vp", "x0"): [0],
         ("vp", "velocity"): [0],
+        ("sub_vp", "x0"): [0],
         ("edm", "x0"): [0],
     }
     assert refused == allowed.get((name, kind), [])
@@ -92,6 +93,24 @@ def test_velocity_is_the_finite_difference_of_the_path(name):
     x0, eps, t = torch.tensor([[1.3]]).double(), torch.tensor([[-0.4]]).double(), torch.tensor([0.4]).double()
     difference = (path.interpolate(x0, eps, t + h) - path.interpolate(x0, eps, t - h)) / (2 * h)
     torch.testing.assert_close(path.velocity(x0, eps, t), difference, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
+def test_the_sde_of_a_path_has_its_variance_and_the_noise_that_the_paper_gives(name):
+    """dV/dt = 2 f V + g^2 with the paper's f and g^2 of t, by Simpson's rule, from t = 0 to 1."""
+    t = torch.linspace(0, 1, 2001).double()
+    beta, B = 0.1 + 19.9 * t, 0.1 * t + 9.95 * t**2
+    g2 = {"vp": beta, "sub_vp": beta * (1 - (-2 * B).exp()), "ve": 2 * math.log(1000) * PATHS["ve"].sigma(t) ** 2}[name]
+    pushed = (B - B[-1]).exp() * g2 if name != "ve" else g2
+    var = (pushed[0] + 4 * pushed[1::2].sum() + 2 * pushed[2:-1:2].sum() + pushed[-1]) / 6000
+    sigma = PATHS[name].sigma(t)
+    first = (PATHS[name].alpha(t)[-1] * sigma[0]) ** 2
+    torch.testing.assert_close(var, sigma[-1] ** 2 - first, rtol=1e-6, atol=0)
+
+
+def test_sub_vp_has_the_signal_of_vp_and_less_noise():
+    t = torch.linspace(0.01, 0.99, 50).double()
+    assert P.sub_vp().alpha(t).equal(P.vp().alpha(t)) and (P.sub_vp().sigma(t) < P.vp().sigma(t)).all()
 
 
 def test_vp_is_the_limit_of_the_ddpm_chain():

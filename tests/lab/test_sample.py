@@ -1,6 +1,7 @@
 """Langevin and its correction: variances in closed form, the law that is kept, and what is refused."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -169,3 +170,70 @@ def test_likelihood_along_the_flow_is_the_density_and_second_order():
     assert (law(start)(x) - truth).abs().max() < 2e-3
     with pytest.raises(Refused, match="times increase"):
         sample.likelihood(velocity, x, times.flip(0), prior=law(end))
+
+
+def growth(x, t):
+    """Its solution from 1 at t = 0 is exp(sin t)."""
+    return x * t.cos()
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-9])
+def test_adaptive_keeps_to_its_tolerance_both_ways_and_yields_at_the_times_it_is_given(tol):
+    times = torch.tensor([0.0, 0.3, 1.0, 2.0]).double()
+    up = list(sample.adaptive(growth, torch.ones(3, 1).double(), times, tol=tol))
+    assert len(up) == 3
+    for x, t in zip(up, times[1:]):
+        assert (x - t.sin().exp()).abs().max() < 20 * tol
+    down = sample.last(sample.adaptive(growth, up[-1], times.flip(0), tol=tol))
+    assert (down - 1).abs().max() < 40 * tol
+
+
+def test_adaptive_asks_for_no_velocity_outside_its_times():
+    seen = []
+    field = lambda x, t: seen.append(t.item()) or growth(x, t)
+    for times in (torch.tensor([0.2, 1.0]).double(), torch.tensor([1.0, 0.2]).double()):
+        sample.last(sample.adaptive(field, torch.ones(2, 1).double(), times, tol=1e-4))
+    assert 0.2 <= min(seen) and max(seen) <= 1.0
+
+
+def test_a_smaller_tolerance_costs_evaluations_and_buys_more_than_fourth_order():
+    cost, errors = [], []
+    for tol in (1e-4, 1e-9):
+        calls = []
+        field = lambda x, t, calls=calls: calls.append(1) or growth(x, t)
+        x = sample.last(sample.adaptive(field, torch.ones(1, 1).double(), torch.tensor([0.0, 3.0]).double(), tol=tol))
+        cost.append(len(calls))
+        errors.append(abs(x.item() - math.exp(math.sin(3.0))))
+    assert cost[1] > cost[0] and math.log(errors[0] / errors[1]) / math.log(cost[1] / cost[0]) > 4
+
+
+@pytest.mark.parametrize("tol", [0.0, -1e-3, math.nan])
+def test_adaptive_refuses_a_tolerance_that_is_not_positive(tol):
+    with pytest.raises(Refused, match="positive"):
+        sample.last(sample.adaptive(growth, torch.ones(1, 1), torch.tensor([0.0, 1.0]), tol=tol))
+
+
+def test_a_corrector_pulls_a_wrong_predictor_to_the_law_that_a_langevin_step_keeps():
+    """The predictor does nothing at all: what is left is Langevin dynamics at each time, and its stationary law."""
+    torch.manual_seed(0)
+    h, times = 0.3, torch.linspace(1, 0, 61)
+    stay = lambda x, times: iter([x])
+    found = sample.predictor_corrector(stay, lambda x, t: -x / V, torch.full((40_000, 1), 5.0), times, step=h)
+    x, exact = sample.last(found), V / (1 - h / (2 * V))
+    assert abs(x.var() / exact - 1) < 4 * math.sqrt(2 / len(x)) and abs(x.mean()) < 4 * math.sqrt(exact / len(x))
+
+
+def test_predictor_and_corrector_take_turns_at_the_new_time():
+    """By hand, noise for noise: a predictor's step from t to s, then n_steps of Langevin at s."""
+    p, times = path.vp(), torch.linspace(1, 0.1, 4).double()
+    _, score = exact(p, V)
+    predictor, x = partial(sample.euler_maruyama, score, path=p), torch.ones(5, 2).double()
+    step = lambda t: 0.1 * p.sigma(t) ** 2
+    torch.manual_seed(0)
+    got = list(sample.predictor_corrector(lambda x, t: predictor(x, t), score, x, times, step=step, n_steps=2))
+    torch.manual_seed(0)
+    for two, found in zip(times.unfold(0, 2, 1), got, strict=True):
+        x = sample.last(predictor(x, two))
+        for _ in range(2):
+            x = x + step(two[1]) * score(x, two[1]) + (2 * step(two[1])).sqrt() * torch.randn_like(x)
+        torch.testing.assert_close(found, x)

@@ -134,3 +134,16 @@ def test_drop_takes_all_named_conditions_of_a_cell_together_and_leaves_the_rest_
 def test_what_cannot_be_dropped_is_refused(names, p, words):
     with pytest.raises(ValueError, match=words):
         nets.drop(minibatch() | {"dose": torch.rand(6)}, *names, p=p)
+
+
+@pytest.mark.parametrize("name", ["type", "cell.type", "keys", "", "a.b.c", "donor id", "T_destination", "0"])
+def test_a_column_may_be_called_as_torch_calls_its_own(name):
+    torch.manual_seed(0)
+    plain = nets.ConditionEmbedding({"tissue": 3}, numbers={"dose": 1}, null=True)
+    torch.manual_seed(0)
+    other = nets.ConditionEmbedding({name: 3}, numbers={f"dose.{name}": 1}, null=True)
+    h, y, dose = torch.ones(4, 2), torch.tensor([0, 2, -1, 1]), torch.linspace(0, 1, 4)
+    assert torch.equal(plain(h, {"tissue": y, "dose": dose}), other(h, {name: y, f"dose.{name}": dose}))
+    reopened = nets.ConditionEmbedding({name: 3}, numbers={f"dose.{name}": 1}, null=True)
+    reopened.load_state_dict(other.state_dict())
+    assert torch.equal(reopened(h, {name: y, f"dose.{name}": dose}), other(h, {name: y, f"dose.{name}": dose}))
