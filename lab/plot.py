@@ -129,10 +129,10 @@ def source(*objects):
 
 
 class Animation:
-    """A player for a notebook: still first frame, play button, slider. Made by `animate`."""
+    """A player for a notebook: one frame still, play button, slider. Made by `animate`."""
 
-    def __init__(self, frames: list[bytes], alt: str):
-        self.frames, self.alt = [base64.b64encode(f).decode() for f in frames], alt
+    def __init__(self, frames: list[bytes], alt: str, still: int = 0):
+        self.frames, self.alt, self.still = [base64.b64encode(f).decode() for f in frames], alt, still
 
     def __repr__(self) -> str:
         return f"Animation of {len(self.frames)} frames: {self.alt}"
@@ -144,20 +144,23 @@ class Animation:
             html.escape(self.alt, quote=True),
         )
         return f"""<div class="lab-animation" id="{key}">
-<img src="data:image/png;base64,{self.frames[0]}" alt="{alt}" style="max-width:100%">
+<img src="data:image/png;base64,{self.frames[self.still]}" alt="{alt}" style="max-width:100%">
 <div><button type="button">Play</button>
-<input type="range" min="0" max="{n - 1}" value="0" style="width:60%" aria-label="frame"></div>
+<input type="range" min="0" max="{n - 1}" value="{self.still}" style="width:60%" aria-label="frame"></div>
 <script>(function () {{
 const frames = {json.dumps(self.frames)}, box = document.getElementById("{key}");
 const img = box.querySelector("img"), slider = box.querySelector("input"), button = box.querySelector("button");
 const show = () => {{ img.src = "data:image/png;base64," + frames[slider.value]; }};
+const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;  // then a click is one frame
+if (calm) button.textContent = "Next";
 let timer = null;
 const stop = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
 slider.addEventListener("input", show);
 button.addEventListener("click", () => {{
   if (timer) return stop();
+  if (calm) {{ slider.value = (+slider.value + 1) % {n}; return show(); }}
   button.textContent = "Stop";
-  if (+slider.value === {n - 1}) slider.value = 0;
+  if (+slider.value === {n - 1} || +slider.value === {self.still}) slider.value = 0;
   timer = setInterval(() => {{
     slider.value = +slider.value + 1; show(); if (+slider.value === {n - 1}) stop();
   }}, 200);
@@ -165,16 +168,19 @@ button.addEventListener("click", () => {{
 }})();</script></div>"""
 
 
-def animate(fig, draw, frames, alt: str) -> Animation:
+def animate(fig, draw, frames, alt: str, *, still: int = 0) -> Animation:
     """Call draw(frame) for each of at most 40 `frames` and keep a picture of `fig` after each; at most 1.5 MB in all.
 
-    `alt` says in words what the reader should see happen; it is required.
+    `alt` says in words what the reader should see happen; it is required. Until it plays, picture number `still` is
+    shown, the first unless another says more.
     """
     frames = list(frames)
     if not alt or len(alt) < 20:
         raise ValueError("an animation needs an alt text: say in a sentence what moves and where it ends")
     if not 1 <= len(frames) <= 40:
         raise ValueError(f"an animation has 1 to 40 frames, got {len(frames)}: show every n-th step")
+    if not -len(frames) <= still < len(frames):
+        raise ValueError(f"still={still}, and there are {len(frames)} frames, numbered from 0")
     pictures = []
     for frame in frames:
         draw(frame)
@@ -186,4 +192,4 @@ def animate(fig, draw, frames, alt: str) -> Animation:
         raise ValueError(
             f"the frames take {size / 1e6:.1f} MB, more than the 1.5 MB a page may carry: fewer or smaller frames"
         )
-    return Animation(pictures, alt)
+    return Animation(pictures, alt, still % len(pictures))

@@ -20,7 +20,7 @@ def changed_pages(app, env, added, changed, removed):
     keys = {str(p.with_suffix("")): execute.key(p) + execute.digest(beside(p)) for p in notebook_pages()}
     whole = execute.digest(map(reach.Part, reach.files(reach.LAB)))
     users = {part: list(map(str, pages)) for part, pages in lab_reference.users().items()}
-    keys |= dict.fromkeys(lab_reference.pages(), f"{whole} {sorted(users.items())}")
+    keys |= dict.fromkeys(lab_reference.pages(), f"{whole} {sorted(users.items())}") | {"book/index": str(keys)}
     known, env.output_keys = getattr(env, "output_keys", {}), keys
     return [page for page, key in keys.items() if key != known.get(page) and page in env.found_docs - added]
 

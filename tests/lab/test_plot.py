@@ -77,12 +77,24 @@ def test_an_animation_carries_its_alt_text_and_no_outside_address():
     assert made[0] == made[1] and 'alt="A line tilts' in made[0] and "http" not in made[0]
 
 
+@pytest.mark.parametrize("still", [0, 2, -1])
+def test_an_animation_stands_still_on_the_frame_that_was_asked_for(still):
+    fig, ax = plt.subplots(figsize=(2, 1))
+    (line,) = ax.plot([0, 1], [0, 0])
+    made = plot.animate(fig, lambda i: line.set_ydata([0, i]), range(3), "A line tilts upwards.", still=still)
+    page = made._repr_html_()
+    assert page.index(made.frames[still]) < page.index("<script>") and len(set(made.frames)) == 3
+    assert f'value="{still % 3}"' in page
+
+
 def test_an_animation_without_words_or_too_long_is_refused():
     fig = plt.figure()
     with pytest.raises(ValueError, match="alt text"):
         plot.animate(fig, lambda i: None, range(3), "")
     with pytest.raises(ValueError, match="40 frames"):
         plot.animate(fig, lambda i: None, range(41), "Something moves for far too long to watch.")
+    with pytest.raises(ValueError, match="still=3, and there are 3 frames"):
+        plot.animate(fig, lambda i: None, range(3), "Something moves from left to right.", still=3)
 
 
 def test_source_shows_what_the_package_has():
