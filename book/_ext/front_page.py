@@ -1,4 +1,4 @@
-"""`{front-picture}`: the animation of the one cell of the book that is tagged `front-page`, as the build executed it."""
+"""`{front-picture}`: the animation of the one cell of the book tagged `front-page`, as the build executed it."""
 
 import execute
 from contents import notebook_pages, read
