@@ -353,10 +353,6 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "no condition": (conditioned(), "train vae"),
     "a condition named x": (conditioned("x", change=column("x", 20 * "a")), "rename that obs column"),
     "a condition named log_library": (conditioned("log_library"), "rename that obs column"),
-    "a condition that torch cannot name": (
-        conditioned("orig.ident", change=column("orig.ident", [*10 * "a", *10 * "b"])),
-        "adata.obs['orig_ident'] = ",
-    ),
     "a negative beta": (option("--beta", "-1", model="beta-vae"), "'--beta': -1.0 is not in the range x>=0"),
     "an infinite beta": (option("--beta", "inf", model="beta-vae"), "'--beta': inf is not a finite number"),
     "a negative warm-up": (option("--warm-up", "-1", model="beta-vae"), "'--warm-up': -1 is not in the range x>=0"),

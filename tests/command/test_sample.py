@@ -108,6 +108,18 @@ def test_levels_that_are_not_named_are_as_frequent_as_in_training_and_come_with_
         np.testing.assert_allclose(frequency[0], frequency[1], atol=0.04)
 
 
+@pytest.mark.parametrize("model", ["cvae", "ddpm"])
+def test_a_condition_may_be_called_as_seurat_and_torch_call_theirs(model, tmp_path):
+    def named(cells):
+        cells.obs["orig.ident"] = cells.obs["type"] = cells.obs["cell_type"]
+
+    path = written(tmp_path, named, n_cells=60)
+    options = ["--condition", "orig.ident", "--condition", "type", "--epochs", "1", "--n-hidden", "8"]
+    assert main(lines(path, tmp_path / "run", *options, model=model)) == 0
+    wanted = ["--condition", "orig.ident=A", "--condition", "type=A", "--n", "20"]
+    assert set(drawn(tmp_path / "run", tmp_path / "new.h5ad", *wanted).obs["orig.ident"]) == {"A"}
+
+
 def test_levels_that_no_training_cell_has_together_are_drawn_with_the_depths_of_all(tmp_path, capsys):
     def nested(cells):
         cells.obs["batch"] = np.where(cells.obs["cell_type"] == "A", "day 0", "day 1")
