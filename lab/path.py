@@ -72,6 +72,18 @@ def _nonzero(d: Tensor, why: str) -> Tensor:
     return d
 
 
+@torch.no_grad()
+def when(path: Path, levels: Tensor | float) -> Tensor:
+    """The times, of the shape of `levels`, at which the path's log_snr has these values, by bisection: it falls."""
+    levels = torch.as_tensor(levels)
+    low, high = torch.zeros_like(levels).double(), torch.ones_like(levels).double()
+    for _ in range(50):
+        middle = (low + high) / 2
+        early = path.log_snr(middle) > levels
+        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
+    return middle.to(levels.dtype)
+
+
 def like(t: Tensor, x: Tensor) -> Tensor:
     """View t (B,) or () so that it broadcasts over x (B, ...)."""
     return t.reshape(t.shape + (1,) * (x.dim() - t.dim())) if t.dim() else t

@@ -10,7 +10,7 @@ from lab import denoise, diffusion, metrics, sample
 from lab.data.prepare import log_normalise
 from lab.metrics.report import components
 from lab.nets import Coordinates, Minibatch, drop
-from lab.path import Path
+from lab.path import when
 
 FIRST, LAST = 8.0, -8.0  # log-SNRs from which and to which cells are made
 STEPS = 100  # of the sampler, and of the bound
@@ -82,16 +82,6 @@ def remembered(model: CellDiffusion, cells, n: int = 500) -> float:
     known, drawn = (log_normalise(x, x.sum(1)).toarray() for x in (known, model.draw(told).cpu().numpy()))
     known, drawn = components(known, drawn)
     return metrics.closer_to_training(drawn, known[:n], known[n:])
-
-
-def when(path: Path, levels: Tensor) -> Tensor:
-    """The times at which the path has these log-SNRs, by bisection."""
-    low, high = torch.zeros_like(levels).double(), torch.ones_like(levels).double()
-    for _ in range(60):
-        middle = (low + high) / 2
-        early = path.log_snr(middle) > levels
-        low, high = torch.where(early, middle, low), torch.where(early, high, middle)
-    return middle.float()
 
 
 class _Counts:

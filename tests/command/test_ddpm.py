@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal
 
 from lab import denoise, path
 from lab.command import folder, main
-from lab.command.cell_diffusion import CellDiffusion, remembered, when
+from lab.command.cell_diffusion import CellDiffusion, remembered
 from lab.command.parts import gather
 from lab.data import minibatch
 from lab.nets import MLP, ConditionEmbedding, Coordinates
@@ -189,12 +189,6 @@ def test_the_sampler_begins_with_the_noise_of_its_first_time_and_takes_a_hundred
     (x, first), times = seen[0], [t for _, t in seen]
     assert x.std().item() == pytest.approx(model.denoiser.path.sigma(torch.tensor(first)).item(), rel=0.02)
     assert len(times) == 101 and times == sorted(times, reverse=True) and first > 0.97 and times[-1] < 0.02
-
-
-@pytest.mark.parametrize("name", ["cosine", "vp", "linear"])
-def test_a_path_has_the_log_snr_at_the_time_found_for_it(name):
-    way, levels = getattr(path, name)(), torch.linspace(-8, 9, 30)
-    torch.testing.assert_close(way.log_snr(when(way, levels).double()), levels.double(), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["cosine", "vp"])

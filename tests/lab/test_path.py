@@ -183,3 +183,15 @@ def test_langevin_has_the_stationary_variance_of_its_step_not_of_the_target(seed
 def test_a_sampler_without_steps_is_refused():
     with pytest.raises(ValueError, match="two times"):
         S.last(S.euler(lambda x, t: x, torch.ones(1, 1), torch.ones(1)))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_when_inverts_the_log_snr(name):
+    path, levels = PATHS[name], torch.linspace(3, -3, 13, dtype=torch.float64)
+    times = P.when(path, levels)
+    torch.testing.assert_close(path.log_snr(times), levels, rtol=0, atol=1e-9)
+    assert (
+        (times.diff() > 0).all()
+        and P.when(path, 1.5).shape == ()
+        and P.when(path, levels.float()).dtype == torch.float32
+    )
