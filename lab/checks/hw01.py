@@ -8,7 +8,7 @@ import torch
 
 from lab import data, metrics
 
-from .public import EMPTY, compare, public
+from .public import EMPTY, compare, earned, public
 
 COPIES = 60  # ten seeds of the reference: 0 to 2, from the codes of real cells 8 to 19; five cells mixed: 122
 FULL, HALF = 1.5, 2.2  # ten seeds of the reference: 0.89 to 1.24; cells of one profile, without latent variable: 2.75
@@ -59,8 +59,10 @@ def q6(file):
     cells = np.load(file)["cells"]
     if cells.shape != (490, 765) or (cells < 0).any() or (cells != np.round(cells)).any() or not cells.any(1).all():
         return f"cells are (490, 765) whole numbers, none empty; this file holds {cells.shape}"
-    print(f"q6: energy distance {distance(cells):.2f}; 6 points up to {FULL}, 3 up to {HALF}")
-    print(f"q6: {near_copies(cells)} near-copies of real cells; no points from {COPIES}")
+    apart, copies = distance(cells), near_copies(cells)
+    print(f"q6: energy distance {apart:.3f}; 6 points below {FULL}, 3 below {HALF}")
+    print(f"q6: {copies} near-copies of real cells; no points from {COPIES}")
+    return earned(apart < FULL and copies < COPIES, apart < HALF and copies < COPIES)
 
 
 def distance(cells: np.ndarray) -> float:

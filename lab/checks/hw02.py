@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from lab import data, vae
 
-from .public import EMPTY, compare, public
+from .public import EMPTY, compare, earned, public
 
 FULL, HALF, SEEN = -666.0, -690.0, -645.0  # ten seeds of the reference: about -660; one profile for all: -718
 
@@ -54,7 +54,9 @@ def q6(file):
     """The bound of held-out cells, with its bands."""
     if not Path(file).exists():
         return EMPTY
-    print(f"q6: bound {held_out_bound(file):.1f} nats; 6 points from {FULL:g}, 3 from {HALF:g}, none from {SEEN:g}")
+    bound = held_out_bound(file)
+    print(f"q6: bound {bound:.2f} nats; 6 points above {FULL:g}, 3 above {HALF:g}, none from {SEEN:g}")
+    return earned(FULL < bound < SEEN, HALF < bound < SEEN)
 
 
 def held_out_bound(file: str) -> float:

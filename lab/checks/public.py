@@ -37,3 +37,8 @@ def compare(found: Tensor | None, wanted: float, shape: tuple[int, ...]) -> str 
         return f"the answer has the shape {tuple(found.shape)}, not {shape}"
     value = float(found.reshape(-1)[0])
     return None if abs(value - wanted) < 1e-4 else f"found {value:.4f} where it is {wanted:.4f}"
+
+
+def earned(full: bool, half: bool) -> str | None:
+    """What is wrong with a result file that does not earn its six points, or None."""
+    return None if full else f"this file earns {3 if half else 0} of 6 points"
