@@ -63,9 +63,7 @@ def q6(file):
         return f"cells are (490, 765) whole numbers, none empty; this file holds {cells.shape}"
     apart, right, copies = judged(file)
     print(f"q6: energy distance {apart:.3f}; 6 points below {FULL[0]}, 3 below {HALF[0]}")
-    print(
-        f"q6: {right:.1%} seem of the type asked for; 6 points from {FULL[1]:.0%} to {FULL[2]:.0%}, 3 from {HALF[1]:.0%}"
-    )
+    print(f"q6: {right:.1%} seem of their type; 6 points from {FULL[1]:.0%} to {FULL[2]:.0%}, 3 from {HALF[1]:.0%}")
     print(f"q6: {copies} near-copies of real cells; no points from {COPIES}")
     within = [apart < most and low < right < high and copies < COPIES for most, low, high in (FULL, HALF)]
     return earned(*within)
