@@ -26,16 +26,15 @@ class ConditionEmbedding(nn.Module):
     ):
         super().__init__()
         numbers = numbers or {}
-        self.levels, self.numbers = dict(levels), dict(numbers)
+        self.levels, self.names = dict(levels), {_key(name): name for name in (*levels, *numbers)}
         self.n = n_embed * (len(levels) + len(numbers))
         self.tables = nn.ParameterDict({_key(name): torch.randn(n, n_embed) for name, n in levels.items()})
         self.maps = nn.ModuleDict({_key(name): nn.Linear(n, n_embed) for name, n in numbers.items()})
         self.nulls = nn.ParameterDict({_key(name): torch.zeros(n_embed) for name in (levels if null else ())})
 
     def forward(self, h: Tensor, cond: Minibatch | None) -> Tensor:
-        tables, nulls, maps = self.tables, self.nulls, self.maps
-        rows = [level(tables[_key(name)], cond, name, nulls.get(_key(name))) for name in self.levels]
-        rows += [number(maps[_key(name)], cond, name) for name in self.numbers]
+        rows = [level(table, cond, self.names[key], self.nulls.get(key)) for key, table in self.tables.items()]
+        rows += [number(linear, cond, self.names[key]) for key, linear in self.maps.items()]
         return torch.cat([h, *(row.expand(*h.shape[:-1], -1) for row in rows)], -1) if rows else h
 
 

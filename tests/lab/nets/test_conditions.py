@@ -147,3 +147,10 @@ def test_a_column_may_be_called_as_torch_calls_its_own(name):
     reopened = nets.ConditionEmbedding({name: 3}, numbers={f"dose.{name}": 1}, null=True)
     reopened.load_state_dict(other.state_dict())
     assert torch.equal(reopened(h, {name: y, f"dose.{name}": dose}), other(h, {name: y, f"dose.{name}": dose}))
+
+
+def test_the_order_of_vectors_is_that_of_names_whatever_the_order_of_the_arguments():
+    embed = nets.ConditionEmbedding({"tissue": 2, "batch": 3}, n_embed=2, numbers={"dose": 1})
+    b = {"tissue": torch.tensor([1]), "batch": torch.tensor([2]), "dose": torch.ones(1)}
+    rows = [embed.tables["batch"][2], embed.tables["tissue"][1], embed.maps["dose"](torch.ones(1))]
+    assert torch.equal(embed(torch.zeros(1, 0), b)[0], torch.cat(rows))  # saved weights of decoders rest on it
