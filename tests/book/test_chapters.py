@@ -185,6 +185,14 @@ def stated_seconds(page):
 
 
 @each_chapter
+def test_a_cell_that_opens_a_figure_shows_it(page):
+    """The kernel prints what is open when a cell ends: a figure opened for a later cell stands there empty."""
+    for cell in cells(page, "code"):
+        opened = re.search(r"^\S[^\n]*plt\.(subplots|figure|subplot_mosaic)\(.*", cell.source, re.M | re.S)
+        assert not opened or re.search(r"plt\.show\(|plot\.animate\(", opened[0]), opened[0]
+
+
+@each_chapter
 def test_the_stated_seconds_are_the_measured_ones(page):
     """The measured time only warns: a slow machine is no error. The memory does not depend on the machine."""
     stated, record = stated_seconds(page), execute.cached(page, execute.open_cache())
