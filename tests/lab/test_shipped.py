@@ -33,7 +33,8 @@ def test_what_is_shipped_says_how_it_was_made_and_by_whom_it_can_be_made_again(n
     assert story["seconds"] > 0 and story["processor"]
     assert set(story["spread"]) <= set(story["keep"])
     if not story.get("weights"):
-        assert len(story["over"]["seed"]) > 1, "one seed cannot say how much a number moves"
+        moved = story["over"].get("seed") or story["over"]["split"]  # other weights, or other cells
+        assert len(moved) > 1, "one seed cannot say how much a number moves"
     assert len(story["digest"]) == 64 and story["files"]
     assert of_page or "lab/command/__init__.py" in story["files"]
     assert platform.node() not in (text := json.dumps(story)) and not re.search(r"[\"\s]/\w", text), (
