@@ -8,10 +8,15 @@ from sphinx.util.docutils import SphinxDirective
 TAG = "front-page"
 
 
+def code_cells(nb):
+    """All of a notebook that the cache keeps."""
+    return [c for c in nb.cells if c.cell_type == "code"]
+
+
 def shown():
-    """The page whose cell is shown and the cell's place on it, or None while no cell is tagged."""
+    """The page whose cell is shown and the cell's place among its code cells, or None while no cell is tagged."""
     for page in notebook_pages():
-        for i, cell in enumerate(read(page).cells):
+        for i, cell in enumerate(code_cells(read(page))):
             if TAG in cell.metadata.get("tags", ()):
                 return page, i
     return None
@@ -23,10 +28,8 @@ class FrontPicture(SphinxDirective):
             return []
         page, i = found
         cache = execute.open_cache()
-        nb = cache.get_cache_bundle(execute.entry(page, cache).pk).nb
-        code = [c for c in nb.cells if c.cell_type == "code"]  # all that the cache keeps
-        before = sum(c.cell_type == "code" for c in read(page).cells[:i])
-        html = "".join(out.data.get("text/html", "") for out in code[before].outputs if "data" in out)
+        cell = code_cells(cache.get_cache_bundle(execute.entry(page, cache).pk).nb)[i]
+        html = "".join(out.data.get("text/html", "") for out in cell.outputs if "data" in out)
         return [nodes.raw("", f'<figure class="front">{html}</figure>', format="html")]
 
 

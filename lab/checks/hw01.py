@@ -8,7 +8,7 @@ import torch
 
 from lab import data, metrics
 
-from .public import EMPTY, compare, earned, public
+from .public import EMPTY, compare, earned, parts, public
 
 COPIES = 60  # ten seeds of the reference: 0 to 2, from the codes of real cells 8 to 19; five cells mixed: 122
 FULL, HALF = 1.5, 2.2  # ten seeds of the reference: 0.89 to 1.24; cells of one profile, without latent variable: 2.75
@@ -57,33 +57,37 @@ def q6(file):
     if not Path(file).exists():
         return EMPTY
     cells = np.load(file)["cells"]
-    if cells.shape != (490, 765) or (cells < 0).any() or (cells != np.round(cells)).any() or not cells.any(1).all():
-        return f"cells are (490, 765) whole numbers, none empty; this file holds {cells.shape}"
+    if complaint := no_cells(cells):
+        return complaint
     apart, copies = distance(cells), near_copies(cells)
     print(f"q6: energy distance {apart:.3f}; 6 points below {FULL}, 3 below {HALF}")
     print(f"q6: {copies} near-copies of real cells; no points from {COPIES}")
     return earned(apart < FULL and copies < COPIES, apart < HALF and copies < COPIES)
 
 
+def no_cells(cells: np.ndarray) -> str | None:
+    """What is wrong with these as 490 cells' counts, or None."""
+    whole = cells.shape == (490, 765) and (cells >= 0).all() and (cells == np.round(cells)).all() and cells.any(1).all()
+    return None if whole else f"cells are (490, 765) whole numbers, none empty; this file holds {cells.shape}"
+
+
 def distance(cells: np.ndarray) -> float:
     """Energy distance of counts (N, 765) to held-out cells, as log1p per thousand, on the ten principal axes of the
     cells that homework 1 fits to."""
-    held_out = data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")[2]
+    held_out = parts()[2]
     return metrics.energy_distance(components(cells), components(held_out.layers["counts"].toarray()))
 
 
 def components(cells: np.ndarray) -> np.ndarray:
     """Counts (N, 765) as log1p per thousand on the ten principal axes of the cells that homework 1 fits to, (N, 10)."""
-    fitting = data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")[0]
-    known = _logs(fitting.layers["counts"].toarray())
+    known = _logs(parts()[0].layers["counts"].toarray())
     return _logs(cells) @ np.linalg.svd(known - known.mean(0), full_matrices=False)[2][:10].T
 
 
 def near_copies(cells: np.ndarray) -> int:
     """How many of these counts (N, 765) know one real cell: they resemble it by 0.15 more than the tenth most similar,
     as cosines of deviations from the mean profile. Cells that a model draws seldom do."""
-    known = data.pbmc()
-    centre = _logs(data.split(known, (0.7, 0.1, 0.2), stratify="cell_type")[0].layers["counts"].toarray()).mean(0)
+    known, centre = data.pbmc(), _logs(parts()[0].layers["counts"].toarray()).mean(0)
     unit = lambda a: a / np.linalg.norm(a, axis=1, keepdims=True)
     alike = np.sort(unit(_logs(cells) - centre) @ unit(_logs(known.layers["counts"].toarray()) - centre).T, axis=1)
     return int((alike[:, -1] - alike[:, -10] > 0.15).sum())

@@ -8,10 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lab import data
-
-from .hw01 import COPIES, components, distance, near_copies
-from .public import EMPTY, compare, earned, public
+from .hw01 import COPIES, components, distance, near_copies, no_cells
+from .public import EMPTY, compare, earned, parts, public
 
 # The distance, at most, and the share of the types asked for, from and to: ten seeds of the reference -0.05 to -0.03
 # and 0.82 to 0.87; a profile of each type 0.12 and 0.97; real cells that are held out 0.78.
@@ -58,9 +56,8 @@ def q6(file):
     """Shape and kind of the numbers, and what is marked, with its bands."""
     if not Path(file).exists():
         return EMPTY
-    cells = np.load(file)["cells"]
-    if cells.shape != (490, 765) or (cells < 0).any() or (cells != np.round(cells)).any() or not cells.any(1).all():
-        return f"cells are (490, 765) whole numbers, none empty; this file holds {cells.shape}"
+    if complaint := no_cells(np.load(file)["cells"]):
+        return complaint
     apart, right, copies = judged(file)
     print(f"q6: energy distance {apart:.3f}; 6 points below {FULL[0]}, 3 below {HALF[0]}")
     print(f"q6: {right:.1%} seem of their type; 6 points from {FULL[1]:.0%} to {FULL[2]:.0%}, 3 from {HALF[1]:.0%}")
@@ -70,13 +67,12 @@ def q6(file):
 
 
 def judged(file: str) -> tuple[float, float, int]:
-    """Energy distance of the counts in `file` to held-out cells; the share that a classifier of
-    real cells takes for the type asked for; how many are near-copies of a real cell. NaN for what are no (490, 765)
-    counts."""
+    """Energy distance of the counts in `file` to held-out cells; the share that a classifier of real cells takes for
+    the type asked for; how many are near-copies of a real cell. NaN for what are no (490, 765) counts."""
     cells = np.load(file, allow_pickle=False)["cells"].astype(float)
-    if cells.shape != (490, 765) or not ((cells >= 0) & (cells % 1 == 0)).all() or not cells.any(1).all():
+    if no_cells(cells):
         return float("nan"), float("nan"), len(cells)
-    fitting = data.split(data.pbmc(), (0.7, 0.1, 0.2), stratify="cell_type")[0]
+    fitting = parts()[0]
     real, types = components(fitting.layers["counts"].toarray()), fitting.obs["cell_type"].astype(str).to_numpy()
     taken_for = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(real, types)
     right = (taken_for.predict(components(cells)) == types).mean()

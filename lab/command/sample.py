@@ -1,6 +1,5 @@
 """`sample DIR`: new cells from a finished run, as counts."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,8 @@ def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], scale: fl
     if (draw := recipe_of(record).sample) is None:
         raise Refused(f"{run} holds a {name}, from which no cells can be drawn; train one that can, such as vae")
     if scale != 1:
-        draw = partial(_guided(run, record), scale=scale)
+        _check_guided(run, record)
+        draw = partial(draw, scale=scale)
     codes = {column: _code(levels, column, label) for column, label in condition.items()}
     cells = _conditions(pd.read_csv(run / "depths.csv"), codes).sample(
         n, replace=True, random_state=np.random.default_rng(seed)
@@ -53,16 +53,15 @@ def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], scale: fl
     say(f"{out}: {n:,} cells x {drawn.n_vars:,} genes, drawn from the {name} in {run}")
 
 
-def _guided(run: Path, record: dict) -> Callable:
-    """What draws with another scale than 1."""
+def _check_guided(run: Path, record: dict) -> None:
+    """Raise `Refused` where the model draws with no other scale than 1."""
     name = record["arguments"]["model"]
-    if (guided := recipe_of(record).guided) is None:
+    if not recipe_of(record).guided:
         raise Refused(f"{run} holds a {name}, which follows labels in one way only; leave --scale out")
     if not record["conditions"]:
         raise Refused(
             f"{run} holds a {name} that is told no conditions, so that --scale has none to follow; leave it out"
         )
-    return guided
 
 
 def _conditions(table: pd.DataFrame, codes: dict[str, int]) -> pd.DataFrame:

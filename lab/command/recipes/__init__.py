@@ -21,9 +21,8 @@ class Recipe(NamedTuple):
     `results(model, cells) -> (report, files)`: numbers by name for run.json, and for each further file its name and a
     function that writes it to a path; `cells` are the run's `Cells`.
     `sample(model, b) -> counts` (B, G), new cells of the depths and conditions in `b`;
-    `embed(model, b) -> {key: coordinates}`, each (B, Z), for `obsm`;
-    `guided(model, b, scale) -> counts` follows the conditions less (0: not at all) or more than `sample` (1) does.
-    None: the family has no such thing.
+    `embed(model, b) -> {key: coordinates}`, each (B, Z), for `obsm`. None: the family has no such thing.
+    `guided`: `sample` takes a scale too, and follows the conditions less (0: not at all) or more than at 1.
     """
 
     build: Callable
@@ -33,7 +32,7 @@ class Recipe(NamedTuple):
     help: str
     sample: Callable | None = None
     embed: Callable | None = None
-    guided: Callable | None = None
+    guided: bool = False
 
 
 class Known(NamedTuple):

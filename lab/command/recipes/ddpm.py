@@ -75,16 +75,19 @@ def _sample(model, b, scale=1.0):
     return model.draw(b, scale=scale)
 
 
+def _choice(name, values, *, default, help):
+    return click.Option([name], type=click.Choice(values), metavar="|".join(values), default=default, help=help)
+
+
 ddpm = Recipe(
     _build,
     _loss,
     _results,
     options=(
         CONDITION,
-        click.Option(
-            ["--preset"],
-            type=click.Choice(["small", "large"]),
-            metavar="small|large",
+        _choice(
+            "--preset",
+            ["small", "large"],
             default="small",
             help="Size of the network. small: three layers on components, for a laptop; large: six blocks of attention "
             "among all genes, for a GPU, whose time and memory grow with the square of --genes.",
@@ -96,24 +99,22 @@ ddpm = Recipe(
             show_default="20, or all where there are fewer genes; 0 for large",
             help="Principal components of log-expression that are noised; 0 for the genes themselves.",
         ),
-        click.Option(
-            ["--schedule"],
-            type=click.Choice(["cosine", "vp", "linear"]),
-            metavar="cosine|vp|linear",
+        _choice(
+            "--schedule",
+            ["cosine", "vp", "linear"],
             default="cosine",
             help="The path from a cell to noise: vp is that of DDPM's linear betas, linear the straight one of flows.",
         ),
-        click.Option(
-            ["--predicts"],
-            type=click.Choice(["eps", "x0", "velocity"]),
-            metavar="eps|x0|velocity",
+        _choice(
+            "--predicts",
+            ["eps", "x0", "velocity"],
             default="velocity",
             help="What the network says of a noisy cell. eps, DDPM's first choice, needs the longest training.",
         ),
         N_HIDDEN,
     ),
     sample=_sample,
-    guided=_sample,
+    guided=True,
     help="""Train a diffusion model (DDPM) on the coordinates of cells, told their depth and, with --condition, their \
 labels.
 
