@@ -43,7 +43,7 @@ def sample_report(
     rows on memory, and makes the ceiling of a larger real sample; `label`, an obs column of all, the accuracy on real
     cells of a classifier trained on samples.
 
-    `value` compares up to `size` cells of each. `low` and `high` are what 19 random splits of real cells into two parts
+    `value` compares up to `size` cells of each, no more than the ceiling's parts can hold. `low` and `high` are what 19 random splits of real cells into two parts
     of the same sizes span, `ceiling` their median: two samples of one law fall outside one time in ten. `error` is the
     standard error by random halves of both; `floor` the median value of five samples drawn from one negative binomial
     profile for each label (data that are no counts: an uncorrelated Gaussian), fitted as the model was to `train`, or
@@ -55,7 +55,9 @@ def sample_report(
     known = real if train is None else real.joined(train)
     share = min(1, len(known) / (len(real) + len(samples)), size / max(len(real), len(samples)))
     n, m = int(len(real) * share), int(len(samples) * share)
-    if min(n, m) < 20:
+    if min(n, m) < 20:  # one side is many times the other: as many of each
+        n = m = min(len(real), len(samples), len(known) // 2, size)
+    if n < 20:
         raise Refused(f"parts of {n} and {m} cells say nothing; give 40 real cells and 20 samples or more")
 
     def measured(a: Cells, b: Cells, memory: Cells | None) -> dict[str, float]:

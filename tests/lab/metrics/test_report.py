@@ -113,6 +113,15 @@ def test_arrays_without_counts_are_reported_on_with_a_gaussian_floor():
     assert table.loc["energy distance", "floor"] > table.loc["energy distance", "high"]
 
 
+def test_few_real_cells_are_halved_however_many_samples_there_are():
+    toy = toys.gaussian_mixture()
+    real, train = (toy.sample(n, seed=n).X for n in (60, 80))
+    for samples in (toy.sample(900, seed=1).X, toy.sample(900, seed=2).X):  # shares would be 3 and 56
+        assert metrics.sample_report(real, samples).index.name == "30 real, 30 samples"
+    table = metrics.sample_report(real, samples, train=train)
+    assert table.index.name == "60 real, 60 samples" and table.notna().all(axis=None)
+
+
 def test_the_same_seed_gives_the_same_table(blood):
     _, real, samples = blood
     one, two = (metrics.sample_report(real, samples, size=60, seed=3) for _ in range(2))
