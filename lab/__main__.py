@@ -4,9 +4,11 @@
 Bad input ends in one sentence on stderr and a non-zero exit; `--help` after any command lists its options.
 """
 
+import os
 import sys
 
 from lab.command import main
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads, which spin where others need the processor
     sys.exit(main())

@@ -33,6 +33,7 @@ import os
 if importlib.util.find_spec("lab") is None:
     %pip install -q "generating-cells @ git+{config()["repository"]["url"]}"
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")      # small models: also where there is a GPU
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")       # threads that wait leave the processor to others
 
 import torch
 
