@@ -70,7 +70,7 @@ def loss(denoiser: Denoiser, b: Minibatch, *, weight: Callable[[Tensor], Tensor]
         )
     t, eps = b["t"] if "t" in b else _times(x0), b["eps"] if "eps" in b else torch.randn_like(x0)
     y = denoiser.predict(path.interpolate(x0, eps, t), t, b)
-    error = (y - _target(denoiser, x0, eps, t)).square().flatten(1).sum(-1)  # (B,)
+    error = nn.functional.mse_loss(y, _target(denoiser, x0, eps, t), reduction="none").flatten(1).sum(-1)  # (B,)
     return {"loss": (error if weight is None else weight(t) * error).mean()}
 
 

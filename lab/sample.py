@@ -23,13 +23,14 @@ def ddim(denoise, x: Tensor, times: Tensor, path: Path, eta: float = 0.0) -> Ite
     """Split x_t into (x0, eps), mix them again at the next, smaller time s (Song, Meng & Ermon 2021, eq. 12).
 
     `denoise(x, t) -> (x0, eps)`; `times` (n,) decrease. eta = 0 follows the probability-flow ODE, eta = 1 is DDPM's
-    ancestral chain: exactly its posterior mean and variance.
+    ancestral chain: exactly its posterior mean and variance. Random numbers are drawn only where eta is not 0.
     """
-    for t, s in pairwise(times):
+    levels = zip(times, map(path.alpha, times), map(path.sigma, times))
+    for (t, a_t, sigma_t), (_, a_s, sigma_s) in pairwise(levels):
         x0, eps = denoise(x, t)
-        a_t, a_s, sigma_t, sigma_s = path.alpha(t), path.alpha(s), path.sigma(t), path.sigma(s)
         fresh = eta * sigma_s / sigma_t * (sigma_t**2 - (a_t / a_s * sigma_s) ** 2).clamp(min=0).sqrt()
-        x = a_s * x0 + (sigma_s**2 - fresh**2).clamp(min=0).sqrt() * eps + fresh * torch.randn_like(x)
+        x = a_s * x0 + (sigma_s**2 - fresh**2).clamp(min=0).sqrt() * eps
+        x = x + fresh * torch.randn_like(x) if eta else x
         yield x
 
 
