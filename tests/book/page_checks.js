@@ -100,7 +100,10 @@
       if (e.matches("button, input, nav.bd-links, .headerlink")) say("of no use on paper", e);
     }
     for (const fold of document.querySelectorAll("article details:not([open])"))
-      if (!/site/.test(getComputedStyle(fold.querySelector("summary"), "::after").content)) say("folded without a word", fold);
+      if (!/site/.test(getComputedStyle(fold.querySelector("summary"), "::after").content) || fold.querySelector("summary").innerText.trim())
+        say("folded without the right word", fold);
+    const text = document.querySelector("article > section > p").getBoundingClientRect();
+    if (text.width < 0.95 * width) bad.push(`the text takes ${Math.round(text.width)} of ${width}`);
     for (const fold of document.querySelectorAll("article .toggle-hidden")) say("folded", fold);
     if ([...document.querySelectorAll("h1")].filter((h) => h.checkVisibility()).length !== 1) bad.push("not one title");
     return bad;

@@ -201,7 +201,7 @@ def test_only_a_chapter_bears_a_number_wherever_its_title_stands(path):
 
 def is_numbered(title):
     """The 3 of "3 · A VAE for counts", or None."""
-    number = re.match(r"(\d+) · ", title.get_text(strip=True))
+    number = re.match(r"(\d+) · ", title.get_text().strip())
     return number and int(number[1])
 
 
