@@ -189,7 +189,7 @@ def parsed(file):
 
 @pytest.mark.parametrize("path", PAGES)
 def test_only_a_chapter_bears_a_number_wherever_its_title_stands(path):
-    """In the tab, the heading, on paper and in the sidebar, before and after; not in the text's links, which say "chapter 3"."""
+    """In the tab, the heading, on paper, in the sidebar, before and after; the text's own links say "chapter 3"."""
     soup, i = parsed(SITE / path), PAGES.index(path)
     titles = [soup.title, *soup.select("article h1, #jb-print-docs-body h1, nav.bd-links li.current > a")]
     assert len(titles) == 4 and {is_numbered(t) for t in titles} == {chapter(path)}
