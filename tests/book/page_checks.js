@@ -88,6 +88,27 @@
     return [...bad];
   },
 
+  // On paper nothing scrolls: all fits, every fold is open or says where its content stands, no button is left.
+  paper() {
+    const width = document.documentElement.clientWidth, bad = [];
+    const say = (what, e) => bad.push(`${what}: ${e.tagName}.${e.className} ${e.textContent.trim().slice(0, 50)}`);
+    for (const e of document.querySelectorAll(".bd-main *, #jb-print-docs-body *")) {
+      if (!e.checkVisibility() || e.closest("script, .visually-hidden") || e.parentElement.closest("mjx-container, svg")) continue;
+      const box = e.getBoundingClientRect();
+      if (box.width && (box.right > width + 1 || box.left < -1)) say(`reaches from ${Math.round(box.left)} to ${Math.round(box.right)}`, e);
+      if (getComputedStyle(e).overflowX !== "visible" && e.scrollWidth > e.clientWidth + 1) say("cut", e);
+      if (e.matches("button, input, nav.bd-links, .headerlink")) say("of no use on paper", e);
+    }
+    for (const fold of document.querySelectorAll("article details:not([open])"))
+      if (!/site/.test(getComputedStyle(fold.querySelector("summary"), "::after").content) || fold.querySelector("summary").innerText.trim())
+        say("folded without the right word", fold);
+    const text = document.querySelector("article > section > p").getBoundingClientRect();
+    if (text.width < 0.95 * width) bad.push(`the text takes ${Math.round(text.width)} of ${width}`);
+    for (const fold of document.querySelectorAll("article .toggle-hidden")) say("folded", fold);
+    if ([...document.querySelectorAll("h1")].filter((h) => h.checkVisibility()).length !== 1) bad.push("not one title");
+    return bad;
+  },
+
   unfold() {
     for (const d of document.querySelectorAll("details")) d.open = true;
     for (const d of document.querySelectorAll(".toggle-hidden")) d.classList.remove("toggle-hidden");

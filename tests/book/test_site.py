@@ -10,17 +10,19 @@ import os
 import re
 import shutil
 import threading
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from contents import ROOT, config, notebook_pages, pages
+from contents import ROOT, chapter, config, notebook_pages, pages
 
 SITE = ROOT / "_build/html"
 PAGES = [p.with_suffix(".html").as_posix() for p in pages()]
 GENERATED = ["genindex.html", "_modules/lab/path.html"]  # and what Sphinx adds: an index, the sources
 NOTEBOOKS = [p.with_suffix(".html").as_posix() for p in notebook_pages()]
+PAPER = 680  # px between the margins of A4
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -118,6 +120,36 @@ def test_a_page_is_whole_and_legible_in_both_themes(visit, path, width):
     assert not complaints
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_a_page_is_whole_on_paper(visit, path):
+    page, complaints = visit(path, theme="dark")
+    complaints += check(page, "math")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": PAPER, "height": 1000})
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    complaints += check(page, "paper") + check(page, "contrast")
+    assert not complaints
+
+
+def test_printing_shows_the_still_frame_and_puts_everything_back(visit):
+    """A real print of the first page with an animation, read in the dark and half played."""
+    page, _ = visit(next(p for p in NOTEBOOKS if parsed(SITE / p).select(".lab-animation")), theme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    picture, slider = page.locator(".lab-animation img").first, page.locator(".lab-animation input").first
+    still = picture.get_attribute("src")
+    slider.evaluate("e => { e.value = 3; e.dispatchEvent(new Event('input')); }")
+    played = picture.get_attribute("src")
+    state = """() => [document.documentElement.dataset.theme, document.querySelector(".lab-animation img").src,
+                      document.querySelectorAll("article details:not(.hide):not([open])").length]"""
+    before = page.evaluate(state)
+    page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.printed = ({state})(); }})")
+    page.pdf(format="A4")
+    assert before[:2] == ["dark", played] and before[2] and played != still
+    assert page.evaluate("printed") == ["light", still, 0]
+    assert page.evaluate(state) == before
+
+
 def test_no_page_says_where_it_was_built():
     """A path of this machine, in a signature say, is of no use to a reader, and as wide as the path is long."""
     assert [p.relative_to(SITE) for p in SITE.rglob("*.html") if str(ROOT) in p.read_text(encoding="utf-8")] == []
@@ -153,6 +185,39 @@ def test_a_page_opened_as_a_file_is_readable(browser):
 @functools.cache
 def parsed(file):
     return BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_only_a_chapter_bears_a_number_wherever_its_title_stands(path):
+    """In the tab, the heading, on paper, in the sidebar, before and after; the text's own links say "chapter 3"."""
+    soup, i = parsed(SITE / path), PAGES.index(path)
+    titles = [soup.title, *soup.select("article h1, #jb-print-docs-body h1, nav.bd-links li.current > a")]
+    assert len(titles) == 4 and {is_numbered(t) for t in titles} == {chapter(path)}
+    others = [PAGES[i - 1]] * (i > 0) + PAGES[i + 1 : i + 2]
+    assert [is_numbered(t) for t in soup.select(".prev-next-title")] == list(map(chapter, others))
+    assert [is_numbered(a) for a in soup.select("nav.bd-links ul a")] == list(map(chapter, PAGES))
+    assert all(is_numbered(a) is None for a in soup.select("article a.internal"))
+
+
+def is_numbered(title):
+    """The 3 of "3 · A VAE for counts", or None."""
+    number = re.match(r"(\d+) · ", title.get_text().strip())
+    return number and int(number[1])
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_data_pages_are_folded_in_the_sidebar_unless_one_is_read(path):
+    (part,) = parsed(SITE / path).select("nav.bd-links details")
+    links = part.find_all("a")
+    assert part.summary.get_text(strip=True) == "Data" and len(links) == sum("/data-" in p for p in PAGES)
+    assert part.has_attr("open") == ("/data-" in path)
+    assert all("data-" in a["href"] or a["href"] == "#" for a in links)
+
+
+@pytest.mark.parametrize("file", sorted(SITE.rglob("*.html")), ids=lambda f: f.relative_to(SITE).as_posix())
+def test_an_id_stands_once_on_its_page(file):
+    ids = Counter(e["id"] for e in parsed(file).find_all(id=True))
+    assert [i for i, times in ids.items() if times > 1] == []
 
 
 @pytest.mark.parametrize("path", PAGES)
