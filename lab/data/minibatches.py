@@ -39,8 +39,9 @@ def loader(
     minibatch's mean grows from s / B to at most s (1 / B + 1 / m) for m blocks, of which there are 128 or more.
 
     The order of an epoch is a function of (`seed`, epoch), and on disk of the file's chunks; epochs follow by
-    themselves, and `loader.sampler.set_epoch(k)` says which comes next. `loader.dataset.categories` gives the codes' meaning; pass it
-    as `categories` when loading held-out cells, so that both use one code and an unseen category is refused.
+    themselves, and `loader.sampler.set_epoch(k)` says which comes next. `loader.dataset.categories` gives the codes'
+    meaning; pass it as `categories` when loading held-out cells, so that both use one code and an unseen category is
+    refused.
     """
     if size < 1:
         raise Refused(f"size={size}: a minibatch needs at least one cell")

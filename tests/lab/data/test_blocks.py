@@ -156,7 +156,7 @@ def variance(minibatches, values):
 
 
 def test_on_sorted_cells_the_shares_of_types_in_a_minibatch_spread_as_theory_says():
-    """What stays in memory is m of M blocks, so that its share of a type varies by v p (1 - p), v = (M - m) / m (M - 1),
+    """What stays in memory is m of M blocks: its share of a type varies by v p (1 - p), v = (M - m) / (m (M - 1)),
     and a minibatch is B of its m b cells. Together (v + (1 - v) (m b - B) / (m b - 1) / B) p (1 - p), which is below
     (1 / B + 1 / m) p (1 - p); in a full shuffle (n - B) / (n - 1) / B.
     """
