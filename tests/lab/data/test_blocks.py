@@ -45,7 +45,7 @@ def on_disk(cells, folder, form="csr"):
 @pytest.mark.parametrize(
     "n, size, kept", [(1000, 10, 7), (997, 10, 7), (71, 10, 7), (70, 10, 7), (9, 10, 7), (1, 9, 7)]
 )
-def test_every_row_comes_once_in_an_order_that_seed_and_epoch_fix(n, size, kept=7):
+def test_every_row_comes_once_in_an_order_that_seed_and_epoch_fix(n, size, kept):
     ours = order(n, size, kept)
     epochs = [list(ours) for _ in range(3)]
     assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
