@@ -18,8 +18,8 @@ def read(path: str | Path, *, on_disk: bool = False) -> ad.AnnData:
     """The AnnData in an .h5ad file. One that is absent, damaged, open elsewhere, or of another kind raises `Refused`,
     which says how to come by an .h5ad.
 
-    `on_disk=True` leaves X, the layers and raw.X in the file, for sets larger than memory: `loader` then reads one
-    minibatch at a time. (Anndata's own backed mode leaves only X and raw.X there and loads every layer.)
+    `on_disk=True` leaves X, the layers and raw.X in the file, for sets larger than memory: `loader` then keeps 128
+    MB of them in memory. (Anndata's own backed mode leaves only X and raw.X there and loads every layer.)
     """
     path = Path(path)
     try:

@@ -15,18 +15,22 @@ from scipy.spatial.distance import cdist, pdist
 from lab import metrics
 
 N, D, MANY, THREADS = 5000, 50, 50_000, 2
-ALONE = """import resource
-import numpy as np
-from lab import metrics
+PEAK = """import resource
 def peak():  # Linux hands a process's ru_maxrss on to what it starts, and not its VmHWM
     try:
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
     except FileNotFoundError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+"""
+ALONE = (
+    PEAK
+    + """import numpy as np
+from lab import metrics
 before = peak()
 x, y = np.random.default_rng(0).normal(size=(2, {n}, {d}))
 metrics.{name}(x, y)
 print(peak() - before)"""
+)
 
 
 def energy_by_scipy(x, y) -> float:

@@ -46,7 +46,7 @@ def assert_same(end, other):
     assert str(end["rows"]) == str(other["rows"])  # as text: NaN, where nothing was validated, is NaN
 
 
-KINDS = ["lab.data.loader", "torch's generator", "own generator", "list"]
+KINDS = ["lab.data.loader", "on disk", "torch's generator", "own generator", "list"]
 MID_SAVE = [
     "mid-save: no file yet",
     "mid-save: weights half written",

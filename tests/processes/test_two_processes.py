@@ -75,9 +75,12 @@ def test_two_processes_validate_and_resume_as_one(one, two):
     assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-12)
 
 
-def test_the_size_of_a_loader_is_the_global_batch(one, two):
-    halves, whole = torch.tensor(two["loader"]), torch.tensor(one["loader"])  # (12, 8, 2) and (6, 16, 2)
+@pytest.mark.parametrize("cells", ["loader", "on disk"])
+def test_the_size_of_a_loader_is_the_global_batch(cells, one, two):
+    halves, whole = torch.tensor(two[cells]), torch.tensor(one[cells])  # (12, 8, 2) and (6, 16, 2)
     assert torch.equal(torch.cat([halves[:6], halves[6:]], 1), whole)
+    assert sorted(whole[..., 0].flatten().tolist()) == list(range(1, 2 * 96, 2)), "each cell once"
+    assert not torch.equal(torch.tensor(one["on disk"]), torch.tensor(one["loader"])), "in shares of its own"
 
 
 def test_two_processes_refuse_a_list_which_would_give_both_the_same_cells(two):

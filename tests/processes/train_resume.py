@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import anndata as ad
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lab.data import loader
+from lab.data import blocks, loader, read
 from lab.train import checkpoint, fit
 
 STEPS, EVERY = 23, 4  # 40 cells by 8: five minibatches an epoch, so that saves fall everywhere in one
@@ -29,6 +30,11 @@ def batches(kind):
     """Each way in which an epoch's order may be drawn."""
     if kind == "lab.data.loader":
         return loader(counts(0), size=8, seed=5)
+    if kind == "on disk":
+        blocks.BUFFER_BYTES, blocks.FEWEST = 300, 2  # of the 40 cells' 960 bytes
+        with tempfile.TemporaryDirectory() as folder:
+            counts(0).write_h5ad(Path(folder, "cells.h5ad"))
+            return loader(read(Path(folder, "cells.h5ad"), on_disk=True), size=8, seed=5)  # it stays open
     x = torch.from_numpy(counts(0).layers["counts"]).float()
     if kind == "list":
         return [{"x": part} for part in x.split(8)]

@@ -6,6 +6,7 @@ float64 and noise that travels in the minibatch make the two comparable to round
 
 import json
 import sys
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from lab.data import loader
+from lab.data import blocks, loader, read
 from lab.train import checkpoint, fit, steps
 
 CELLS, SIZE, STEPS = 96, 16, 10
@@ -98,6 +99,14 @@ def pair(model, critic):
         pass
 
 
+def served(batches):
+    """The counts of an epoch's minibatches, as a loss meets them."""
+    seen, probe = [], nn.Linear(1, 1)
+    for _ in steps(probe, lambda b: seen.append(b["x"]) or {"loss": probe(b["x"][:, :1]).mean()}, batches, n=6):
+        pass
+    return seen
+
+
 def main(folder):
     accelerator = checkpoint.accelerator()
     print("processes", accelerator.num_processes)
@@ -124,13 +133,12 @@ def main(folder):
     out["resumed"], out["val_loss"] = weights(model), table["val_loss"].dropna().tolist()
 
     counts = ad.AnnData(np.zeros((CELLS, 2)), layers={"counts": np.arange(1, 2 * CELLS + 1).reshape(CELLS, 2)})
-    seen = []
-    probe = nn.Linear(1, 1)
-    for _ in steps(
-        probe, lambda b: seen.append(b["x"]) or {"loss": probe(b["x"][:, :1]).mean()}, loader(counts, size=SIZE), n=6
-    ):
-        pass
-    out["loader"] = accelerator.gather(torch.stack(seen)).tolist()  # (6 P, SIZE / P, 2)
+    file, (blocks.BUFFER_BYTES, blocks.FEWEST) = Path(folder, "cells.h5ad"), (200, 2)  # of the cells' 768 bytes
+    if accelerator.is_main_process:
+        counts.write_h5ad(file)
+    accelerator.wait_for_everyone()
+    for name, cells in (("loader", counts), ("on disk", read(file, on_disk=True))):
+        out[name] = accelerator.gather(torch.stack(served(loader(cells, size=SIZE)))).tolist()  # (6 P, SIZE / P, 2)
 
     if accelerator.num_processes > 1:
         try:

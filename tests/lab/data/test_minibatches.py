@@ -144,7 +144,8 @@ def test_sparse_data_too_large_to_make_dense_gives_the_same_minibatches(cells, m
     same(batches(loader), dense)
 
 
-def test_a_set_larger_than_memory_is_read_in_a_fraction_of_its_size(tmp_path):
+def test_a_set_larger_than_memory_is_read_in_a_fraction_of_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.data.blocks.BUFFER_BYTES", 2e7)
     n, g, per_cell = 20_000, 20_000, 1_000
     indices = (np.arange(per_cell) * 20 + np.arange(n)[:, None] % 20).astype(np.int32).ravel()
     counts = sparse.csr_matrix(
