@@ -43,12 +43,13 @@ def sample_report(
     rows on memory, and makes the ceiling of a larger real sample; `label`, an obs column of all, the accuracy on real
     cells of a classifier trained on samples.
 
-    `value` compares up to `size` cells of each, no more than the ceiling's parts can hold. `low` and `high` are what 19 random splits of real cells into two parts
-    of the same sizes span, `ceiling` their median: two samples of one law fall outside one time in ten. `error` is the
-    standard error by random halves of both; `floor` the median value of five samples drawn from one negative binomial
-    profile for each label (data that are no counts: an uncorrelated Gaussian), fitted as the model was to `train`, or
-    without it to `real`, the cells that then judge it. Components are fitted on the two samples that are compared,
-    pooled. Raises `Refused` for other genes, another scale, missing labels, and cells in both `real` and `train`.
+    `value` compares up to `size` cells of each, no more than the ceiling's parts can hold. `low` and `high` are what 19
+    random splits of real cells into two parts of the same sizes span, `ceiling` their median: two samples of one law
+    fall outside one time in ten. `error` is the standard error by random halves of both; `floor` the median value of
+    five samples drawn from one negative binomial profile for each label (data that are no counts: an uncorrelated
+    Gaussian), fitted as the model was to `train`, or without it to `real`, the cells that then judge it. Components are
+    fitted on the two samples that are compared, pooled. Raises `Refused` for other genes, another scale, missing
+    labels, and cells in both `real` and `train`.
     """
     random = np.random.default_rng(seed)
     real, samples, train = assembled(real, samples, train, label)
