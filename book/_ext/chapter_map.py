@@ -10,7 +10,7 @@ from chapters import CHAPTERS, COLUMNS, PARTS, PATHS
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-PITCH, STEP, WIDTH, HEIGHT = 158, 68, 128, 48  # of the wide layout, px at scale 1
+PITCH, STEP, WIDTH, HEIGHT = 166, 68, 138, 48  # of the wide layout, px at scale 1
 
 
 def on(*chapters):
