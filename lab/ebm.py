@@ -40,13 +40,14 @@ def score(energy: Energy, x: Tensor) -> Tensor:
 
 
 class Replay:
-    """Chains that persist between steps of training (Tieleman 2008; Du & Mordatch 2019): each draw continues some of
-    the `size` chains x (size, D), and before that sends the fraction `reset` of them back to N(0, width^2)."""
+    """Chains that persist between steps of training (Tieleman 2008; Du & Mordatch 2019), one from each row of `start`
+    (N, D), noise or data; each draw continues some of them, and before that sends the fraction `reset` back to a row
+    of `start`."""
 
-    def __init__(self, size: int, dim: int, *, width: float = 1.0, reset: float = 0.05):
-        if size < 1 or not 0 <= reset <= 1:
-            raise Refused(f"a replay holds at least one chain and resets a fraction in [0, 1]; got {size} and {reset}")
-        self.width, self.reset, self.x = width, reset, width * torch.randn(size, dim)
+    def __init__(self, start: Tensor, *, reset: float = 0.05):
+        if not (len(start) and 0 <= reset <= 1):
+            raise Refused(f"a replay holds a chain at least and resets a fraction in [0, 1]; got {len(start)}, {reset}")
+        self.start, self.reset, self.x = start, reset, start.clone()
 
     def draw(self, energy: Energy, n: int, *, step: float, n_steps: int) -> Tensor:
         """x (n, D) after `n_steps` of Langevin of size `step`, kept for the next draw. Raises `Refused` for more than
@@ -55,7 +56,7 @@ class Replay:
             raise Refused(f"{n} chains of {len(self.x)}: hold more of them, or draw fewer")
         i = torch.randperm(len(self.x))[:n]
         fresh = torch.rand(n, 1) < self.reset
-        x = torch.where(fresh, self.width * torch.randn_like(self.x[i]), self.x[i])
+        x = torch.where(fresh, self.start[torch.randint(len(self.start), (n,))], self.x[i])
         self.x[i] = last(langevin(lambda x, t: score(energy, x), x, torch.zeros(1), step, n_steps))
         return self.x[i]
 

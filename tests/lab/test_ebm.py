@@ -80,8 +80,8 @@ def test_the_penalty_is_the_squares_and_the_chains_get_no_gradient():
 
 def test_replayed_chains_have_the_law_of_langevin_at_its_step_and_persist():
     torch.manual_seed(0)
-    replay = ebm.Replay(4000, 2, width=3.0, reset=0.0)
-    start = replay.x.clone()
+    start = 3 * torch.randn(4000, 2)
+    replay = ebm.Replay(start, reset=0.0)
     one = replay.draw(gaussian(1.0), 1, step=0.5, n_steps=1)
     assert ((replay.x != start).any(1)).sum() == 1 and (replay.x == one).all(1).sum() == 1
     for _ in range(30):
@@ -89,9 +89,9 @@ def test_replayed_chains_have_the_law_of_langevin_at_its_step_and_persist():
     assert x.var().item() == pytest.approx(1 / (1 - 0.25), rel=4 * math.sqrt(2 / 8000))
 
 
-def test_a_reset_sends_its_fraction_back_to_noise():
+def test_a_reset_sends_its_fraction_back_to_the_start():
     torch.manual_seed(0)
-    replay = ebm.Replay(20_000, 1, width=0.1, reset=0.25)
+    replay = ebm.Replay(0.1 * torch.randn(20_000, 1), reset=0.25)
     replay.x += 100
     x = replay.draw(lambda x: 0 * x[:, 0], 20_000, step=1e-6, n_steps=1)
     assert (x < 50).float().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
@@ -101,11 +101,11 @@ def test_a_reset_sends_its_fraction_back_to_noise():
 @pytest.mark.parametrize("size, reset", [(0, 0.1), (10, -0.1), (10, 1.1)])
 def test_a_replay_that_cannot_be_is_refused(size, reset):
     with pytest.raises(Refused, match="fraction"):
-        ebm.Replay(size, 2, reset=reset)
+        ebm.Replay(torch.zeros(size, 2), reset=reset)
 
 
 def test_a_draw_of_more_than_there_are_and_a_chain_that_leaves_are_refused():
-    replay = ebm.Replay(10, 2)
+    replay = ebm.Replay(torch.randn(10, 2))
     with pytest.raises(Refused, match="draw fewer"):
         replay.draw(gaussian(1.0), 11, step=0.1, n_steps=1)
     with pytest.raises(Refused, match="smaller step"):
