@@ -100,17 +100,17 @@ def log_partition(energy: Energy, *, limit: float = 6.0, n: int = 301) -> Tensor
 
 
 @torch.no_grad()
-def ais(energy: Energy, x: Tensor, log_prior: Energy, *, betas: Tensor, step: float) -> tuple[Tensor, Tensor]:
+def ais(energy: Energy, x: Tensor, log_prior: Energy, *, powers: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """Annealed importance sampling (Neal 2001): from draws x (B, D) of exp(log_prior), normalised, through the laws
-    exp((1 - beta) log_prior - beta energy), with a step of `mala` at each of `betas`, which rise from 0 to 1.
+    exp((1 - power) log_prior - power energy), with a step of `mala` at each of `powers`, which rise from 0 to 1.
 
     Returns log-weights (B,) and x: E[exp(log-weight)] = Z, so the log of their mean falls short of log Z on average."""
-    if not (betas[0] == 0 and betas[-1] == 1 and (betas.diff() > 0).all()):
-        raise Refused("betas rise from 0, the prior, to 1, the energy: torch.linspace(0, 1, 400)")
+    if not (powers[0] == 0 and powers[-1] == 1 and (powers.diff() > 0).all()):
+        raise Refused("powers rise from 0, the prior, to 1, the energy: torch.linspace(0, 1, 400)")
     log_w = torch.zeros_like(x[:, 0])
-    for before, beta in pairwise(betas):
-        log_w = log_w - (beta - before) * (energy(x) + log_prior(x))
-        law = lambda x, beta=beta: (1 - beta) * log_prior(x) - beta * energy(x)
+    for before, power in pairwise(powers):
+        log_w = log_w - (power - before) * (energy(x) + log_prior(x))
+        law = lambda x, power=power: (1 - power) * log_prior(x) - power * energy(x)
         x, _ = last(mala(law, x, step=step, n_steps=1))
     return log_w, x
 

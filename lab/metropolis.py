@@ -49,24 +49,23 @@ def hmc(log_prob: LogProb, x: Tensor, *, step: float, n_leapfrog: int, n_steps: 
     """
     log_p, _ = _start("HMC", log_prob, x, step, min(n_steps, n_leapfrog))
     for _ in range(n_steps):
-        p = torch.randn_like(x)
-        y, q = leapfrog(lambda x: _value_and_score(log_prob, x)[1], x, p, step=step, n=n_leapfrog)
+        m = torch.randn_like(x)
+        y, after = leapfrog(lambda x: _value_and_score(log_prob, x)[1], x, m, step=step, n=n_leapfrog)
         log_p_y = log_prob(y)
-        log_ratio = log_p_y - log_p + (p.square() - q.square()).flatten(1).sum(1) / 2  # -dH
+        log_ratio = log_p_y - log_p + (m.square() - after.square()).flatten(1).sum(1) / 2  # -dH
         accepted = torch.rand_like(log_p).log() < log_ratio  # never of a NaN
         x, log_p = torch.where(like(accepted, x), y, x), torch.where(accepted, log_p_y, log_p)
         yield x, accepted
 
 
-def leapfrog(score: Callable[[Tensor], Tensor], x: Tensor, p: Tensor, *, step: float, n: int) -> tuple[Tensor, Tensor]:
-    """`n` steps along dx = p, dp = score(x): half a kick, then drifts with kicks between them, and half a kick.
-
-    Second order, keeps volume, and is undone by n steps from (x, -p). Returns x and p."""
-    p = p + step / 2 * score(x)
+def leapfrog(score: Callable[[Tensor], Tensor], x: Tensor, m: Tensor, *, step: float, n: int) -> tuple[Tensor, Tensor]:
+    """`n` steps along dx = m, dm = score(x), m the momentum: half a kick, then drifts with kicks between them, and half
+    a kick. Second order, keeps volume, and is undone by n steps from (x, -m). Returns x and m."""
+    m = m + step / 2 * score(x)
     for i in range(n):
-        x = x + step * p
-        p = p + (step if i < n - 1 else step / 2) * score(x)
-    return x, p
+        x = x + step * m
+        m = m + (step if i < n - 1 else step / 2) * score(x)
+    return x, m
 
 
 def _start(name: str, log_prob: LogProb, x: Tensor, step: float, n_steps: int) -> tuple[Tensor, Tensor]:

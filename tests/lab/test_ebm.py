@@ -146,7 +146,7 @@ def test_annealed_weights_have_the_partition_function_as_their_mean_and_their_lo
     for n in (10, 200):
         torch.manual_seed(0)
         x = 2.0 * torch.randn(4000, 2)
-        log_w, x = ebm.ais(double_well, x, of_normal(2.0), betas=torch.linspace(0, 1, n + 1), step=0.1)
+        log_w, x = ebm.ais(double_well, x, of_normal(2.0), powers=torch.linspace(0, 1, n + 1), step=0.1)
         error = log_w.exp().std() / log_w.exp().mean() / len(x) ** 0.5
         assert abs(log_w.logsumexp(0) - math.log(len(x)) - exact) < 4 * error
         logs.append(log_w.mean().item())
@@ -156,14 +156,14 @@ def test_annealed_weights_have_the_partition_function_as_their_mean_and_their_lo
 
 def test_annealing_from_the_energy_itself_weighs_all_alike():
     x = torch.randn(50, 2)
-    log_w, _ = ebm.ais(gaussian(1.0), x, of_normal(1.0), betas=torch.linspace(0, 1, 5), step=0.2)
+    log_w, _ = ebm.ais(gaussian(1.0), x, of_normal(1.0), powers=torch.linspace(0, 1, 5), step=0.2)
     torch.testing.assert_close(log_w, torch.full((50,), math.log(2 * math.pi)))
 
 
-@pytest.mark.parametrize("betas", [[0.1, 1.0], [0.0, 0.9], [0.0, 0.5, 0.4, 1.0]])
-def test_temperatures_that_do_not_lead_from_the_prior_to_the_energy_are_refused(betas):
+@pytest.mark.parametrize("powers", [[0.1, 1.0], [0.0, 0.9], [0.0, 0.5, 0.4, 1.0]])
+def test_temperatures_that_do_not_lead_from_the_prior_to_the_energy_are_refused(powers):
     with pytest.raises(Refused, match="from 0"):
-        ebm.ais(gaussian(1.0), torch.randn(5, 2), of_normal(1.0), betas=torch.tensor(betas), step=0.1)
+        ebm.ais(gaussian(1.0), torch.randn(5, 2), of_normal(1.0), powers=torch.tensor(powers), step=0.1)
 
 
 def enumerated(rbm):
