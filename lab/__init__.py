@@ -8,7 +8,6 @@ foundations, each imports only those above it
     denoise       a network that denoises along a path: the one loss of scores, diffusion and flows
     data          from a file or a set's name to checked minibatches; catalogue/ has the sets
     train         one loop, any scale; checkpoints that continue to the bit
-    metropolis    chains with an accept step: mala, hmc
     sample        samplers: generators that yield x after every step
     baselines     the rows that a model has to beat
     metrics       distances between samples, paired scores, chains, and one report on how good samples are

@@ -13,7 +13,6 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from lab.errors import Refused
-from lab.metropolis import hmc, leapfrog, mala  # noqa: F401, chains with an accept step: (x, accepted)
 from lab.path import Path, rate
 
 Field = Callable[[Tensor, Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Chains with an accept step: whatever the step, their law is exp(log_prob), up to a constant. `sample` passes them on.
+"""Chains with an accept step: whatever the step, their law is exp(log_prob), up to a constant.
 
 `log_prob` takes x (B, ...) and gives (B,); each sampler yields x and which of the B moved, (B,) bool.
 """
