@@ -19,6 +19,7 @@ models, none imports another
     disentangle   what a code says of known factors, and FactorVAE
     score         Fisher's and Stein's, and score matching without noise
     diffusion     the chain's posterior, its bound and its schedules
+    ebm           energies: replayed chains, contrast, partition functions, a Boltzmann machine
 
 edges, import anything
     __main__      python -m lab

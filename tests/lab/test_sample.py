@@ -237,3 +237,89 @@ def test_predictor_and_corrector_take_turns_at_the_new_time():
         for _ in range(2):
             x = x + step(two[1]) * score(x, two[1]) + (2 * step(two[1])).sqrt() * torch.randn_like(x)
         torch.testing.assert_close(found, x)
+
+
+def quadratic(x):
+    return -x.square().flatten(1).sum(1) / 2
+
+
+def drift_of_energy(step, n=40):
+    """dH of `n` leapfrog steps on N(0, 1), from 20,000 draws of its law."""
+    torch.manual_seed(0)
+    x, p = torch.randn(2, 20_000, 1).double()
+    y, q = sample.leapfrog(lambda x: -x, x, p, step=step, n=n)
+    return (y**2 + q**2 - x**2 - p**2)[:, 0] / 2
+
+
+def test_leapfrog_is_second_order_and_exp_of_minus_its_error_is_one_on_average():
+    sizes = [drift_of_energy(step, round(1.2 / step)).square().mean().sqrt() for step in (0.4, 0.2, 0.1)]
+    assert 3.7 < sizes[0] / sizes[1] < 4.6 and 3.7 < sizes[1] / sizes[2] < 4.3
+    drift = drift_of_energy(1.2, 3)
+    assert abs((-drift).exp().mean() - 1) < 4 * (-drift).exp().std() / math.sqrt(len(drift))
+    assert drift.mean() > 10 * drift.std() / math.sqrt(len(drift))
+
+
+def test_leapfrog_keeps_its_shadow_is_reversible_and_keeps_volume():
+    torch.manual_seed(0)
+    x, p = torch.randn(2, 50, 1).double()
+    y, q = sample.leapfrog(lambda x: -x, x, p, step=0.7, n=25)
+    shadow = lambda x, p: x**2 * (1 - 0.7**2 / 4) + p**2
+    torch.testing.assert_close(shadow(y, q), shadow(x, p), rtol=1e-12, atol=1e-12)
+    toy = toys.gaussian_mixture()
+    x, p = torch.randn(2, 50, 2).double()
+    y, q = sample.leapfrog(toy.score, x, p, step=0.1, n=20)
+    back, turned = sample.leapfrog(toy.score, y, -q, step=0.1, n=20)
+    assert (back - x).abs().max() < 1e-9 and (turned + p).abs().max() < 1e-9
+    flow = lambda z: torch.cat(sample.leapfrog(toy.score, z[None, :2], z[None, 2:], step=0.1, n=5), 1)[0]
+    jacobian = torch.func.jacrev(flow)(torch.cat([x[0], p[0]]))
+    assert abs(jacobian.det().abs() - 1) < 1e-9
+
+
+def test_one_leapfrog_step_is_a_step_of_mala_draw_for_draw():
+    toy, start = toys.gaussian_mixture(), torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).double()
+    runs = []
+    for steps in (
+        sample.mala(toy.log_prob, start, step=0.05, n_steps=20),
+        sample.hmc(toy.log_prob, start, step=0.1**0.5, n_leapfrog=1, n_steps=20),
+    ):
+        torch.manual_seed(0)
+        runs.append(sample.last(steps))
+    torch.testing.assert_close(runs[0][0], runs[1][0])
+    assert runs[0][1].equal(runs[1][1])
+
+
+@pytest.mark.parametrize("step, n_leapfrog", [(0.3, 5), (1.9, 3)])
+def test_hmc_has_the_variance_of_the_law_whatever_the_step(step, n_leapfrog):
+    torch.manual_seed(0)
+    x, _ = sample.last(
+        sample.hmc(quadratic, torch.full((40_000, 1), 2.0), step=step, n_leapfrog=n_leapfrog, n_steps=60)
+    )
+    assert abs(x.var() - 1) < 4 * math.sqrt(2 / len(x)) and abs(x.mean()) < 4 / math.sqrt(len(x))
+
+
+def test_hmc_beyond_the_stable_step_stays_and_says_so():
+    start = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
+    x, accepted = sample.last(sample.hmc(quadratic, start, step=2.5, n_leapfrog=200, n_steps=3))
+    assert not accepted.any() and x.equal(start)
+
+
+def test_hmc_rejects_a_proposal_outside_the_support():
+    log_prob = lambda x: torch.where(x > 0, -x, -math.inf).sum(-1)
+    torch.manual_seed(0)
+    x, _ = sample.last(sample.hmc(log_prob, torch.ones(20_000, 1), step=0.5, n_leapfrog=3, n_steps=200))
+    assert x.min() > 0 and abs(x.mean() - 1) < 4 / math.sqrt(len(x))
+
+
+@pytest.mark.parametrize(
+    "log_prob, step, n_leapfrog, n_steps, why",
+    [
+        (gaussian, 0.0, 1, 1, "positive"),
+        (gaussian, 0.1, 0, 1, "n_steps >= 1"),
+        (gaussian, 0.1, 1, 0, "n_steps >= 1"),
+        (lambda x: -x.square(), 0.1, 1, 1, "one number a row"),
+        (lambda x: -math.inf * x.square().sum(-1), 0.1, 1, 1, "density is positive"),
+    ],
+)
+def test_what_hmc_cannot_walk_on_is_refused(log_prob, step, n_leapfrog, n_steps, why):
+    with pytest.raises(Refused, match=why):
+        sample.last(sample.hmc(log_prob, torch.ones(2, 1), step=step, n_leapfrog=n_leapfrog, n_steps=n_steps))

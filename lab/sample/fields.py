@@ -13,7 +13,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from lab.errors import Refused
-from lab.path import Path, like, rate
+from lab.path import Path, rate
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
@@ -127,52 +127,6 @@ def predictor_corrector(
     for two in times.unfold(0, 2, 1):
         x = last(langevin(score, last(predictor(x, two)), two[1:], step, n_steps))
         yield x
-
-
-@torch.no_grad()
-def mala(
-    log_prob: Callable[[Tensor], Tensor], x: Tensor, *, step: float, n_steps: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Langevin's step as a proposal, accepted with the Metropolis-Hastings probability (Roberts & Tweedie 1996): the
-    law of the chain is exp(log_prob), up to a constant, whatever the step.
-
-    `log_prob` takes x (B, ...) and gives (B,). Yields x and which of the B moved, (B,) bool. Raises `Refused` for a
-    step that is not positive, and for a log_prob of another shape or not finite at the start; later, a proposal at
-    which it or its gradient is not finite is rejected.
-    """
-    if not (step > 0 and n_steps >= 1):
-        raise Refused(f"MALA takes n_steps >= 1 of a positive size, got {n_steps} of step {step:.3g}")
-    log_p, score = _value_and_score(log_prob, x)
-    if not (log_p.isfinite().all() and score.isfinite().all()):
-        raise Refused(
-            "log_prob or its gradient is not finite where a chain starts: start where the density is positive"
-        )
-
-    def log_q(y: Tensor, x: Tensor, score: Tensor) -> Tensor:
-        """Log-density of proposing y from x, up to what x and y share."""
-        return -(y - x - step * score).square().flatten(1).sum(1) / (4 * step)
-
-    for _ in range(n_steps):
-        y = x + step * score + (2 * step) ** 0.5 * torch.randn_like(x)
-        log_p_y, score_y = _value_and_score(log_prob, y)
-        log_ratio = log_p_y + log_q(x, y, score_y) - log_p - log_q(y, x, score)
-        accepted = torch.rand_like(log_p).log() < log_ratio  # never of a NaN
-        x, score = (torch.where(like(accepted, x), new, old) for new, old in ((y, x), (score_y, score)))
-        log_p = torch.where(accepted, log_p_y, log_p)
-        yield x, accepted
-
-
-def _value_and_score(log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        log_p = log_prob(x)
-        if log_p.shape != x.shape[:1]:
-            raise Refused(
-                f"log_prob gives one number a row, {tuple(x.shape[:1])} for x {tuple(x.shape)}; got "
-                f"{tuple(log_p.shape)}"
-            )
-        (score,) = torch.autograd.grad(log_p.sum(), x)
-    return log_p.detach(), score
 
 
 def last(xs: Iterator[Tensor]) -> Tensor:
