@@ -41,10 +41,9 @@ def couple(x0: Tensor, x1: Tensor, cond: Tensor | None = None, *, weight: float 
     """(x0, x1) with x1 reordered so that the sum of |x0 - x1|^2 over pairs is the least: optimal transport between two
     minibatches (B, ...) (Pooladian et al. 2023, Tong et al. 2024). Cells keep their place, and so their conditions.
 
-    With `cond`, codes (B,) or numbers (B, C), each point of the source first belongs to the condition of its row, and a
-    pair costs `weight` times the squared difference of conditions more (for codes 1 where they differ): C2OT (Cheng &
-    Schwing 2025). Without it a condition would be learned from a part of the source only. An infinite weight, for
-    codes, couples each level by itself.
+    With `cond`, codes (B,) or numbers (B, C), a source point belongs to the condition of its row, and a pair costs
+    `weight` times the squared difference of conditions more (for codes 1 where they differ): C2OT (Cheng & Schwing
+    2025). An infinite weight, for codes, couples each level by itself. Without it conditions get parts of the source.
     """
     if x0.shape != x1.shape or not len(x0):
         raise Refused(f"coupling pairs as many cells as source points; got {tuple(x0.shape)} and {tuple(x1.shape)}")
@@ -66,8 +65,7 @@ def couple(x0: Tensor, x1: Tensor, cond: Tensor | None = None, *, weight: float 
 
 
 def _assign(x0: Tensor, x1: Tensor, more: Tensor | float = 0.0) -> Tensor:
-    """The column of each row in the assignment of least cost. |x0|^2 and |x1|^2 are in every assignment alike, so one
-    product of matrices is cost enough."""
+    """The column of each row in the assignment of least cost: a product, since every one has all of |x0|^2, |x1|^2."""
     cost = more - 2 * (x0.detach().flatten(1) @ x1.detach().flatten(1).T)
     if not cost.isfinite().all():
         raise Refused("a coupling of points that are not finite has no cost; look for the NaN before the coupling")
@@ -94,8 +92,8 @@ def path_energy(velocity: sample.Field, x1: Tensor, times: Tensor) -> tuple[Tens
 
 def mean_loss(mean: Callable[..., Tensor], b: Minibatch, *, path: Path = linear()) -> dict[str, Tensor]:
     """MeanFlow (Geng et al. 2025): `mean(x, t, s)` learns the mean velocity from t down to s <= t of the field that
-    `loss` would teach, so that x - (t - s) mean(x, t, s) is where x arrives, in one evaluation. The target is
-    dx_t/dt - (t - s) d mean / dt along the way, not differentiated. Half of the pairs have s = t, as in `loss`."""
+    `loss` would teach: x - (t - s) mean(x, t, s) is where x arrives, in one evaluation. The target dx_t/dt - (t - s)
+    d mean / dt is not differentiated. Half of the pairs have s = t, as in `loss`."""
     x1, x0 = _source(b), b["x"]
     t = torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
     s = torch.where(torch.rand_like(t) < 0.5, t, t * torch.rand_like(t))
@@ -112,8 +110,7 @@ def _downwards(times: Tensor) -> None:
 
 class CouplingFlow(nn.Module):
     """A density on R^D by change of variables: layers that scale and shift one half of x by what a network makes of
-    the other half, taking turns (Dinh et al. 2017), and N(0, I) at the end. `log_prob(x)` (B,) is exact, and exp of it
-    integrates to 1 whatever the weights."""
+    the other, in turn (Dinh et al. 2017), and N(0, I) at the end. `log_prob` (B,) integrates to 1 for any weights."""
 
     def __init__(self, n: int, *, n_layers: int = 6, n_hidden: int = 64):
         super().__init__()
@@ -150,5 +147,4 @@ class CouplingFlow(nn.Module):
 
 
 def _scale_shift(y: Tensor) -> tuple[Tensor, Tensor]:
-    log_scale, shift = y.chunk(2, 1)
-    return 2 * (log_scale / 2).tanh(), shift  # bounded: exp of a network's free output overflows
+    return 2 * (y.chunk(2, 1)[0] / 2).tanh(), y.chunk(2, 1)[1]  # bounded: exp of a free output overflows

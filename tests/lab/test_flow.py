@@ -172,17 +172,17 @@ def test_the_exact_mean_velocity_has_the_gradient_of_a_minimum():
 
 def test_one_evaluation_of_a_trained_mean_velocity_is_the_whole_flow():
     torch.manual_seed(0)
-    net = nets.mlp(3, 64, 64, 1)
+    net = nets.mlp(3, 32, 32, 1)
 
     def mean(x, t, s):
         return net(torch.cat([x, t[:, None], s[:, None]], 1))
 
-    batches = [{"x": 2 + 0.5 * torch.randn(512, 1)} for _ in range(100)]
-    train.fit(net, lambda b: flow.mean_loss(mean, b), batches, n=1500, lr=train.cosine(3e-3, 1500))
-    x1 = torch.randn(5000, 1)
+    batches = [{"x": 1 + 0.5 * torch.randn(512, 1)} for _ in range(100)]
+    train.fit(net, lambda b: flow.mean_loss(mean, b), batches, n=1000, lr=train.cosine(1e-2, 1000))
+    x1, one = torch.randn(5000, 1), torch.ones(5000)
     with torch.no_grad():
-        x0 = x1 - mean(x1, torch.ones(5000), torch.zeros(5000))
-    assert (x0 - (2 + 0.5 * x1)).square().mean().sqrt() < 0.06
+        off, euler = (x1 - mean(x1, one, s) - (1 + 0.5 * x1) for s in (0 * one, one))
+    assert off.square().mean().sqrt() < 0.15 < 0.4 < euler.square().mean().sqrt()  # 0.03 to 0.07 over seeds
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
