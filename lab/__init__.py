@@ -19,6 +19,7 @@ models, none imports another
     disentangle   what a code says of known factors, and FactorVAE
     score         Fisher's and Stein's, and score matching without noise
     diffusion     the chain's posterior, its bound and its schedules
+    flow          fields learned from pairs of points, which pairs to take, and a density by change of variables
     ebm           energies: replayed chains, contrast, partition functions, a Boltzmann machine
 
 edges, import anything
