@@ -75,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     except click.UsageError as error:
         return _end(2, f"error: {_misunderstood(error)}")
     except KeyboardInterrupt:
-        then = "; the same command continues from the last checkpoint" if argv[:1] == ["train"] else ""
+        then = (
+            "; the same command goes on from the last checkpoint, if one was written" if argv[:1] == ["train"] else ""
+        )
         return _end(130, f"\ninterrupted{then}")
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -25,6 +25,12 @@ def report(
         raise Refused(f"{out} is there and not an empty folder; give a new one")
     drawn = _on_scale(samples, None)
     real, known = (file and _on_scale(file, layer, drawn.var_names) for file in (held_out, train))
+    for column, level in drawn.uns["sample"].get("condition", {}).items():
+        if column in real.obs and (others := (real.obs[column].astype(str) != level).sum()):
+            say(
+                f"{samples} was drawn as {column}={level}, which {others:,} of the real cells are not: compare with those "
+                "that are"
+            )
     table = metrics.sample_report(real, drawn, train=known, label=label, seed=seed)
     out.mkdir(exist_ok=True)
     plot.style()
@@ -37,7 +43,8 @@ def report(
 
 
 def _on_scale(file: str, layer: str | None, genes=None) -> ad.AnnData:
-    """The cells of a file with `genes`, else all: counts in layers["counts"], or X where there are none."""
+    """The cells of a file with `genes`, else all: counts in layers["counts"], or X where there are none; and what
+    `sample` wrote of them, in uns."""
     cells = read_cells(file)
     counted = layer is not None or has_counts(cells)
     cells, layer = counts_of(cells, layer) if counted else (cells, "X")
@@ -53,4 +60,5 @@ def _on_scale(file: str, layer: str | None, genes=None) -> ad.AnnData:
         say(f"{file}: {len(genes):,} of its {cells.n_vars:,} genes, those of the samples, are compared")
     chosen = with_genes(cells, layer, genes)
     place = {"layers": {"counts": matrix_of(chosen, layer)}} if counted else {"X": matrix_of(chosen, layer)}
-    return ad.AnnData(**place, obs=chosen.obs, var=chosen.var)
+    drawn = {"sample": dict(cells.uns.get("sample", {}))}
+    return ad.AnnData(**place, obs=chosen.obs, var=chosen.var, uns=drawn)

@@ -118,7 +118,9 @@ def fit(
         checkpoint.mkdir(parents=True, exist_ok=True)
         rows, best, watch = load(run, checkpoint) or (rows, best, watch)
     if run.step > n:
-        raise ValueError(f"{checkpoint} is already at step {run.step}; ask for that many, or give another folder")
+        raise ValueError(
+            f"{checkpoint} is already at step {run.step}, and {n} were asked for; ask for more, or give another folder"
+        )
     tired = lambda: patience is not None and watch["waited"] >= patience
     with tqdm(total=n, initial=run.step, leave=False, disable=not accelerator().is_main_process) as bar:
         for row in () if tired() else run.advance(clip):

@@ -82,3 +82,16 @@ def test_files_without_counts_are_compared_as_they_stand(files, tmp_path, capsys
     assert "no counts, X as it stands" in capsys.readouterr().out
     x = [ad.read_h5ad(tmp_path / f"{name}.h5ad").X for name in ("held-out", "samples")]
     pd.testing.assert_frame_equal(table, metrics.sample_report(*x), check_names=False)
+
+
+def test_cells_drawn_under_a_label_are_said_to_stand_beside_others(files, tmp_path, capsys):
+    samples = ad.read_h5ad(files / "samples.h5ad")
+    samples.uns["sample"] = {"condition": {"cell_type": "A"}}
+    samples.write_h5ad(tmp_path / "drawn.h5ad")
+    real = ad.read_h5ad(files / "held-out.h5ad")
+    others = int((real.obs["cell_type"] != "A").sum())
+    judged(files, tmp_path / "mixed", samples=tmp_path / "drawn.h5ad")
+    assert f"drawn as cell_type=A, which {others} of the real cells are not" in capsys.readouterr().out
+    real[real.obs["cell_type"] == "A"].copy().write_h5ad(tmp_path / "a.h5ad")
+    judged(files, tmp_path / "alike", held_out=tmp_path / "a.h5ad", samples=tmp_path / "drawn.h5ad")
+    assert "are not" not in capsys.readouterr().out
