@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         return _end(2, f"error: {_misunderstood(error)}")
     except KeyboardInterrupt:
         then = (
-            "; the same command goes on from the last checkpoint, if one was written" if argv[:1] == ["train"] else ""
+            "; the same command goes on from the last checkpoint, if there is one" if argv[:1] == ["train"] else ""
         )
         return _end(130, f"\ninterrupted{then}")
     except BrokenPipeError:  # | head

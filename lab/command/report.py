@@ -28,8 +28,8 @@ def report(
     for column, level in drawn.uns["sample"].get("condition", {}).items():
         if column in real.obs and (others := (real.obs[column].astype(str) != level).sum()):
             say(
-                f"{samples} was drawn as {column}={level}, which {others:,} of the real cells are not: compare with those "
-                "that are"
+                f"{samples} was drawn as {column}={level}, which {others:,} of the real cells are not: compare with "
+                "those that are"
             )
     table = metrics.sample_report(real, drawn, train=known, label=label, seed=seed)
     out.mkdir(exist_ok=True)
