@@ -75,9 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     except click.UsageError as error:
         return _end(2, f"error: {_misunderstood(error)}")
     except KeyboardInterrupt:
-        then = (
-            "; the same command goes on from the last checkpoint, if there is one" if argv[:1] == ["train"] else ""
-        )
+        then = "; the same command goes on from the last checkpoint, if there is one" if argv[:1] == ["train"] else ""
         return _end(130, f"\ninterrupted{then}")
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
