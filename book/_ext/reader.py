@@ -18,10 +18,11 @@ from contents import ROOT, config, notebook_pages, read, site_url
 from labels import captioned, numbered
 from myst import walk
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from rendering import markdown
+from rendering import details, markdown
 from roles import prose
 
 KEPT = ("text/plain", "text/markdown")
+BEGINS = r"^(?=(?:`{3,}|:{3,})\{(?:exercise-start|solution-start|solution-end)\})"
 
 
 def setup_cell():
@@ -59,12 +60,12 @@ def outputs_of(cell):
 
 
 def code_cell(cell, hidden, executed):
-    """The page's code cell with its tags; a solution's is folded."""
+    """The page's code cell with its tags; a solution's is folded, and what it prints."""
     new = new_code_cell(cell.source)
     if cell.metadata.get("tags"):
         new.metadata["tags"] = list(cell.metadata["tags"])
     if hidden:
-        new.metadata["jupyter"] = {"source_hidden": True}
+        new.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
     if executed:
         new.outputs, new.execution_count = outputs_of(cell), cell.execution_count
     return new
@@ -80,12 +81,18 @@ def reader_notebook(page, executed=None):
             if figure := captioned(cell):
                 cells.append(new_markdown_cell(f"**Figure {next(figures)}.** {prose(page, figure['caption'].strip())}"))
             continue
+        explains = solving  # a cell that stands within a solution begins with what the solution says
         for block in walk(cell.source):
             solving = {"solution-start": True, "solution-end": False}.get(block.name, solving)
             next(figures) if block.name == "figure" else None
         # An exercise and its solution each begin a cell, so that a notebook's outline can fold them.
-        parts = re.split(r"^(?=(?:`{3,}|:{3,})\{(?:exercise|solution)-start\})", cell.source, flags=re.M)
-        cells += [new_markdown_cell(text) for part in parts if (text := markdown(page, part).strip())]
+        for i, part in enumerate(re.split(BEGINS, cell.source, flags=re.M)):
+            text = markdown(page, part).strip()
+            if explains and not i and text:
+                text = details("What it shows", text)
+            elif text.startswith("#### Solution") and (said := text.partition("\n")[2].strip()):
+                text = f"{text.splitlines()[0]}\n\n{details('What it says', said)}"
+            cells += [new_markdown_cell(text)] if text else []
     title, _, rest = cells[0].source.partition("\n")
     head = f"[Generating Cells]({site_url(page)}) · this notebook is the page, ready to run from top to bottom."
     cells[0].source = f"{title}\n\n{head}\n{rest}".rstrip()

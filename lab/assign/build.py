@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from .grade import result_files
@@ -25,20 +26,23 @@ def build(name: str, pages: Path | None = None) -> Path:
     """Write the student's page NAME.md into `pages`, or among the book's, and under _build/assignments/NAME the
     reference notebook and the autograder's zip, which Gradescope takes too. Returns the page; `make notebooks` makes
     its notebook."""
-    folder = BUILT / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    master = folder / f"{name}.ipynb"
-    notebook(source(name).read_text(encoding="utf-8"), master)
-    otter("assign", "--no-pdfs", "--no-run-tests", master.name, "dist", cwd=folder)
-    for tests in (folder / "dist/autograder").glob("*.zip"):
-        tests.rename(folder / "autograder.zip")
-    (folder / "dist/autograder" / master.name).rename(folder / "reference.ipynb")
-    pack(folder / "autograder.zip", result_files(folder / "reference.ipynb"))
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILT) as place:  # what fails leaves the last build, and no key to its answers
+        folder = Path(place, name)
+        folder.mkdir()
+        master = folder / f"{name}.ipynb"
+        notebook(source(name).read_text(encoding="utf-8"), master)
+        otter("assign", "--no-pdfs", "--no-run-tests", master.name, "dist", cwd=folder)
+        for tests in (folder / "dist/autograder").glob("*.zip"):
+            tests.rename(folder / "autograder.zip")
+        (folder / "dist/autograder" / master.name).rename(folder / "reference.ipynb")
+        pack(folder / "autograder.zip", result_files(folder / "reference.ipynb"))
+        shutil.rmtree(BUILT / name, ignore_errors=True)
+        folder.rename(BUILT / name)
     pages = pages or PAGES
     pages.mkdir(parents=True, exist_ok=True)
     page = pages / f"{name}.md"
-    page.write_text(student_page(folder / "dist/student" / master.name), encoding="utf-8")
+    page.write_text(student_page(BUILT / name / "dist/student" / master.name), encoding="utf-8")
     return page
 
 

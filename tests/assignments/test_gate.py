@@ -106,6 +106,21 @@ def test_without_the_environment_or_the_assignment_a_sentence_says_what_to_do(mo
         places.python()
 
 
+def test_a_build_that_fails_leaves_the_last_one_and_no_key_to_the_answers(monkeypatch, tmp_path):
+    monkeypatch.setattr(BUILD, "BUILT", tmp_path)
+    (tmp_path / "hw01").mkdir()
+    (tmp_path / "hw01/autograder.zip").write_bytes(b"the last one")
+
+    def fails(*words, cwd):
+        assert (cwd / "hw01.ipynb").exists()
+        raise Refused("otter is not there")
+
+    monkeypatch.setattr(BUILD, "otter", fails)
+    with pytest.raises(Refused, match="not there"):
+        BUILD.build("hw01", pages=tmp_path / "pages")
+    assert [path.name for path in tmp_path.rglob("*")] == ["hw01", "autograder.zip"]
+
+
 def test_what_marks_is_pinned_and_repeats_nothing_of_the_lock_but_wrapt():
     pins = {
         file: {re.split("==", line)[0].lower().replace("_", "-"): line for line in text.splitlines() if "==" in line}

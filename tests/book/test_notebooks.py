@@ -44,6 +44,21 @@ def test_every_code_cell_was_executed_in_order(page):
 
 
 @on_every_page
+def test_a_solution_is_folded_with_what_it_prints_and_says(page):
+    solving = False
+    for cell in committed(page).cells:
+        if cell.cell_type == "code":
+            folded = cell.metadata.get("jupyter", {})
+            assert not solving or folded == {"source_hidden": True, "outputs_hidden": True}, cell.source[:80]
+        elif cell.source.startswith("#"):
+            heading, _, said = cell.source.partition("\n")
+            solving = heading.startswith("#### Solution")
+            assert not solving or not said.strip() or said.strip().startswith("<details>"), cell.source[:80]
+        else:
+            assert not solving or cell.source.startswith("<details>"), cell.source[:80]
+
+
+@on_every_page
 def test_the_kept_outputs_are_text_that_no_machine_or_run_changes(page):
     for cell in committed(page).cells:
         for out in cell.get("outputs", []):

@@ -182,7 +182,7 @@ def test_one_evaluation_of_a_trained_mean_velocity_is_the_whole_flow():
     x1, one = torch.randn(5000, 1), torch.ones(5000)
     with torch.no_grad():
         off, euler = (x1 - mean(x1, one, s) - (1 + 0.5 * x1) for s in (0 * one, one))
-    assert off.square().mean().sqrt() < 0.15 < 0.4 < euler.square().mean().sqrt()  # 0.03 to 0.07 over seeds
+    assert off.square().mean().sqrt() < 0.15 < 0.4 < euler.square().mean().sqrt()  # 0.03 to 0.12
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
