@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import execute
 import nbformat
-from contents import ROOT, config, notebook_pages, read, site_url
+from contents import ROOT, chapter, config, notebook_pages, read, site_url
 from labels import captioned, numbered
 from myst import walk
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -60,12 +60,13 @@ def outputs_of(cell):
 
 
 def code_cell(cell, hidden, executed):
-    """The page's code cell with its tags; a solution's is folded, and what it prints."""
+    """The page's code cell with its tags; one that only draws is folded, and a solution's with what it prints."""
     new = new_code_cell(cell.source)
     if cell.metadata.get("tags"):
         new.metadata["tags"] = list(cell.metadata["tags"])
-    if hidden:
-        new.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
+    if hidden or "hide-input" in new.metadata.get("tags", ()):
+        new.metadata["cellView"] = "form"
+        new.metadata["jupyter"] = {"source_hidden": True} | ({"outputs_hidden": True} if hidden else {})
     if executed:
         new.outputs, new.execution_count = outputs_of(cell), cell.execution_count
     return new
@@ -94,7 +95,9 @@ def reader_notebook(page, executed=None):
                 text = f"{text.splitlines()[0]}\n\n{details('What it says', said)}"
             cells += [new_markdown_cell(text)] if text else []
     title, _, rest = cells[0].source.partition("\n")
-    head = f"[Generating Cells]({site_url(page)}) · this notebook is the page, ready to run from top to bottom."
+    head = f"[Generating Cells]({site_url(page)}) · this notebook is the page, ready to run from top to bottom. "
+    if chapter(page) is not None:
+        head += "Its assertions are claims about the page's own numbers: change one, and an assertion may fail."
     cells[0].source = f"{title}\n\n{head}\n{rest}".rstrip()
     return finish(cells)
 

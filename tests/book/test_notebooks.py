@@ -44,12 +44,14 @@ def test_every_code_cell_was_executed_in_order(page):
 
 
 @on_every_page
-def test_a_solution_is_folded_with_what_it_prints_and_says(page):
+def test_what_draws_is_folded_and_a_solution_with_what_it_prints_and_says(page):
     solving = False
     for cell in committed(page).cells:
         if cell.cell_type == "code":
             folded = cell.metadata.get("jupyter", {})
             assert not solving or folded == {"source_hidden": True, "outputs_hidden": True}, cell.source[:80]
+            draws = "hide-input" in cell.metadata.get("tags", ())
+            assert folded.get("source_hidden", False) == (solving or draws) == (cell.metadata.get("cellView") == "form")
         elif cell.source.startswith("#"):
             heading, _, said = cell.source.partition("\n")
             solving = heading.startswith("#### Solution")
