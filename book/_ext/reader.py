@@ -89,15 +89,16 @@ def reader_notebook(page, executed=None):
         # An exercise and its solution each begin a cell, so that a notebook's outline can fold them.
         for i, part in enumerate(re.split(BEGINS, cell.source, flags=re.M)):
             text = markdown(page, part).strip()
+            heading, _, said = text.partition("\n")
             if explains and not i and text:
                 text = details("What it shows", text)
-            elif text.startswith("#### Solution") and (said := text.partition("\n")[2].strip()):
-                text = f"{text.splitlines()[0]}\n\n{details('What it says', said)}"
+            elif heading.startswith("#### Solution") and said.strip():
+                text = f"{heading}\n\n{details('What it says', said.strip())}"
             cells += [new_markdown_cell(text)] if text else []
     title, _, rest = cells[0].source.partition("\n")
-    head = f"[Generating Cells]({site_url(page)}) · this notebook is the page, ready to run from top to bottom. "
+    head = f"[Generating Cells]({site_url(page)}) · this notebook is the page, ready to run from top to bottom."
     if chapter(page) is not None:
-        head += "Its assertions are claims about the page's own numbers: change one, and an assertion may fail."
+        head += " Its assertions are claims about the page's own numbers: change one, and an assertion may fail."
     cells[0].source = f"{title}\n\n{head}\n{rest}".rstrip()
     return finish(cells)
 

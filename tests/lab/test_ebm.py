@@ -166,30 +166,27 @@ def test_temperatures_that_do_not_lead_from_the_prior_to_the_energy_are_refused(
         ebm.ais(gaussian(1.0), torch.randn(5, 2), of_normal(1.0), powers=torch.tensor(powers), step=0.1)
 
 
-def enumerated(rbm):
-    """(v, log-weight summed over h by brute force)."""
+def machine(n_visible, n_hidden):
+    """A Boltzmann machine of standard normal weights, its visible states, and their log-weights, summed over h by brute
+    force."""
+    torch.manual_seed(0)
+    rbm = ebm.RBM(n_visible, n_hidden)
+    for p in rbm.parameters():
+        torch.nn.init.normal_(p)
     vs = torch.tensor(list(product([0.0, 1.0], repeat=len(rbm.a))))
     hs = torch.tensor(list(product([0.0, 1.0], repeat=len(rbm.b))))
     joint = vs @ rbm.W @ hs.T + (vs @ rbm.a)[:, None] + (hs @ rbm.b)[None]
-    return vs, joint.logsumexp(1)
+    return rbm, vs, joint.logsumexp(1)
 
 
 def test_a_boltzmann_machines_energy_and_partition_function_are_the_sums_over_all_states():
-    torch.manual_seed(0)
-    rbm = ebm.RBM(5, 4)
-    for p in rbm.parameters():
-        torch.nn.init.normal_(p)
-    vs, log_w = enumerated(rbm)
+    rbm, vs, log_w = machine(5, 4)
     torch.testing.assert_close(-rbm(vs), log_w)
     torch.testing.assert_close(rbm.log_partition(), log_w.logsumexp(0))
 
 
 def test_gibbs_keeps_the_law_of_the_machine():
-    torch.manual_seed(0)
-    rbm = ebm.RBM(3, 2)
-    for p in rbm.parameters():
-        torch.nn.init.normal_(p)
-    vs, log_w = enumerated(rbm)
+    rbm, vs, log_w = machine(3, 2)
     law = log_w.softmax(0).detach()
     v = rbm.gibbs(torch.zeros(40_000, 3), 30)
     found = torch.bincount((v @ torch.tensor([4.0, 2.0, 1.0])).long(), minlength=8) / len(v)
