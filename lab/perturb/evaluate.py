@@ -163,7 +163,7 @@ def _explain(task: Task, notes: list[str]) -> None:
         notes.append("additive: no perturbation is a combination")
     if lacking := [name for name in task.names if name not in task.features.index]:
         notes.append(
-            f"nearest, ridge: {len(lacking)} of {len(task.names)} perturbations have no features, such as {lacking[0]!r}"
+            f"nearest, ridge: {len(lacking)} of {len(task.names)} perturbations have no features (such as {lacking[0]})"
         )
     if task.train is None:
         notes.append(

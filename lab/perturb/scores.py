@@ -33,11 +33,14 @@ def correlation(shift: np.ndarray, true_shift: np.ndarray, floor: float = 0.0) -
     return np.divide((x * y).sum(1), norm, out=np.where(np.isnan(norm), np.nan, 0.0), where=moves & (norm > 0))
 
 
-def discrimination(predicted: np.ndarray, truth: np.ndarray, targets=None) -> np.ndarray:
+def discrimination(predicted: np.ndarray, truth: np.ndarray, targets=None, *, both: bool = True) -> np.ndarray:
     """1 - rank / N: of all N true profiles, how many are nearer to the prediction than the right one, in L1; 1 for
-    none, about a half for chance and for one prediction for all. `targets`, the columns of each perturbation's own
-    genes, are not looked at. Ties count a half (cell-eval's score, which takes shifts from controls; the same
-    control in both cancels).
+    none, (N + 1) / 2N on average for chance and for any one prediction for all. Ties count a half.
+
+    `targets`, the columns of each perturbation's own genes, are not looked at: of a pair, right one and candidate,
+    those of `both`. With both=False only the predicted one's, as cell-eval has it, whose shifts from controls are
+    these profiles where both have the same; a candidate is then far for its own gene alone, and one prediction for
+    all scores above chance.
 
     >>> truth = np.array([[0.0, 0.0], [1.0, 0.0], [4.0, 0.0]])
     >>> discrimination(np.array([[0.1, 0.0], [5.0, 0.0], [5.0, 0.0]]), truth).round(2)
@@ -45,13 +48,18 @@ def discrimination(predicted: np.ndarray, truth: np.ndarray, targets=None) -> np
     """
     rows, which = np.unique(predicted, axis=0, return_inverse=True)
     apart = cdist(rows, truth, "cityblock")[which.reshape(-1)]  # (N, N)
-    for i, columns in enumerate(targets or ()):
-        for g in columns:
-            apart[i] -= np.abs(predicted[i, g] - truth[:, g])
-    own = np.diagonal(apart)[:, None]
-    tied = np.isclose(apart, own, rtol=1e-9, atol=0)
+    targets = [list(of) for of in targets or [[]] * len(truth)]
+    for i, of in enumerate(targets):
+        apart[i] -= np.abs(predicted[i, of] - truth[:, of]).sum(1)
+    own = np.tile(np.diagonal(apart)[:, None], len(truth))
+    for j, of in enumerate(targets if both else ()):
+        for g in of:
+            less = np.array([g not in targets[i] for i in range(len(truth))])
+            apart[:, j] -= less * np.abs(predicted[:, g] - truth[j, g])
+            own[:, j] -= less * np.abs(predicted[:, g] - truth[:, g])
+    tied = np.isclose(apart, own, rtol=1e-9, atol=1e-12)
     rank = ((apart < own) & ~tied).sum(1) + (tied.sum(1) - 1) / 2
-    return np.where(np.isnan(own[:, 0]), np.nan, 1 - rank / len(truth))
+    return np.where(np.isnan(np.diagonal(own)), np.nan, 1 - rank / len(truth))
 
 
 def overlap(shift: np.ndarray, changed: np.ndarray) -> np.ndarray:
