@@ -104,7 +104,7 @@ def check_scale(predicted: np.ndarray, control: np.ndarray) -> str | None:
     if np.median(total) > 1.5:
         return (
             f"predicted means, back from the logarithm, add up to {np.median(total):.2g} times those of control cells: "
-            "logs of means rather than means of logs? draw counts from the model"
+            "another logarithm, or logs of means rather than means of logs? draw counts from the model"
         )
     return None
 
@@ -123,7 +123,7 @@ def _check_rows(x, name: str, beside_counts: bool) -> None:
     if beside_counts:
         rows.data = np.expm1(rows.data.astype(float).clip(max=30))
         totals = np.asarray(rows.sum(1)).ravel()
-        if (far := totals > 1.02 * TOTAL).any():
+        if (far := totals > APART * TOTAL).any():
             raise Refused(
                 f"{far.sum()} of {len(far)} rows of {name} are no log1p of counts per 10,000, which others are brought "
                 f"to: back from the logarithm one adds up to {totals.max():.3g}; give counts in a layer, or that scale"

@@ -56,6 +56,8 @@ def evaluate(
     Raises `Refused`: cells on two sides, a judged perturbation in `train`, one that was not predicted, other genes,
     and scales that differ.
     """
+    if splits < 1:
+        raise Refused(f"splits={splits}: one, the split that is given, or more")
     given = {"predicted": predicted, "truth": truth, "control": control, "truth_control": truth_control}
     cells, genes = gathered(given | ({"train": train} if train is not None else {}), by, layer, replicate)
     notes = [] if replicate else ["DE genes: no replicates given, so that cells are tested, which are none"]

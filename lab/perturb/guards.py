@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.spatial import cKDTree
 
 from lab.baselines.perturb import parts
@@ -43,6 +44,13 @@ def sided(cells: dict, separator: str, notes: list[str]) -> tuple[dict, list[str
             named = () if one == "predicted" else (cells[one].names, cells[other].names)
             if one != "predicted" or len(cells[one]) > len(set(cells[one].of)):
                 assert_disjoint(one, other, named, (cells[one].x, cells[other].x), why)
+    if (of := cells["truth"].replicate) is not None:
+        pairs = pd.DataFrame({"of": cells["truth"].of, "paired": np.isin(of, cells["truth_control"].replicate)})
+        if alone := [name for name, paired in pairs.groupby("of")["paired"].any().items() if not paired]:
+            said = f"{len(alone)} of {len(names)} perturbations (such as {alone[0]}) have no replicate in common with B"
+            if len(alone) == len(names):
+                raise Refused(f"{said}, so that no effect can be told from a replicate's; leave replicate out")
+            notes.append(f"DE genes: {said}")
     judged = np.isin(cells["predicted"].of, names)
     cells = cells | {"predicted": cells["predicted"][np.flatnonzero(judged)]}
     if "train" in cells:

@@ -25,6 +25,7 @@ METRICS = [
     "MMD",
 ]
 LOW = ("MSE", "E-distance", "MMD")  # better below
+BLOCK = 4096  # cells that are summed at a time
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,14 @@ class Split:
 
 def sums(x, of: np.ndarray, n: int) -> np.ndarray:
     """Sums (n, G) of the rows of x (B, G) with `of` (B,) equal to 0..n-1; others are -1."""
-    rows = np.flatnonzero(of >= 0)
-    pick = sparse.csr_matrix((np.ones(len(rows), np.float32), (of[rows], rows)), shape=(n, x.shape[0]))
-    total = pick @ x
-    return np.asarray(total.toarray() if sparse.issparse(total) else total, float)
+    total = np.zeros((n, x.shape[1]))
+    for start in range(0, x.shape[0], BLOCK):  # in single precision, so not too many at a time
+        rows = np.flatnonzero(of[start : start + BLOCK] >= 0)
+        block = x[start : start + BLOCK]
+        ones = (np.ones(len(rows), np.float32), (of[start + rows], rows))
+        part = sparse.csr_matrix(ones, shape=(n, block.shape[0])) @ block
+        total += part.toarray() if sparse.issparse(part) else part
+    return total
 
 
 def halved(of: np.ndarray, n: int, random) -> np.ndarray:

@@ -109,17 +109,18 @@ def changed_by_cells(mean, var, n, of_control, var_control, n_control) -> np.nda
 
 def changed_by_replicates(y: np.ndarray, group: np.ndarray, replicate: np.ndarray, n: int) -> np.ndarray:
     """The same by pseudobulks y (P, G) of `group` 0..n-1, or n for controls, and `replicate`: a linear model of both,
-    one variance a gene for all groups, Student's t of group against control. NaN where a group has no replicate in
-    common with others, or all there is is fitted."""
+    one variance a gene for all groups, Student's t of group against control. No gene has where replicates leave
+    nothing to tell a group from control by, or nothing to estimate the variance from."""
     design = np.concatenate([np.eye(replicate.max() + 1)[replicate], np.eye(n + 1)[group][:, :n]], 1)
     free = len(y) - np.linalg.matrix_rank(design)
     inverse = np.linalg.pinv(design)
+    told = np.isclose((inverse @ design)[-n:, -n:].diagonal(), 1)
     if not free:
-        return np.full((n, y.shape[1]), np.nan)
+        return np.zeros((n, y.shape[1]))
     slope, left = (inverse @ y)[-n:], y - design @ (inverse @ y)
     error = np.sqrt(np.square(left).sum(0) / free * np.square(inverse[-n:]).sum(1)[:, None])
     t = np.divide(slope, error, out=np.zeros_like(slope), where=error > 0)
-    return np.sign(t) * _discovered(2 * special.stdtr(free, -np.abs(t)))
+    return np.sign(t) * _discovered(2 * special.stdtr(free, -np.abs(t))) * told[:, None]
 
 
 def _discovered(p: np.ndarray) -> np.ndarray:

@@ -53,7 +53,8 @@ def against(scores: pd.DataFrame, row: str = "perturbed-mean") -> pd.DataFrame:
         if len(both) > 1:
             sign = -1 if metric in LOW else 1
             apart, error = metrics.paired(*(sign * both.T.copy()))
-            verdict = "even" if abs(apart) <= 2 * error else "model" if apart > 0 else row
+            rounding = 1e-5 * np.abs(both).mean()
+            verdict = "even" if abs(apart) <= max(2 * error, rounding) else "model" if apart > 0 else row
             lines[metric] = [apart, error, verdict]
     if not lines:
         raise Refused(f"there is no row {row!r} beside the model, or no two perturbations that both have")

@@ -76,7 +76,16 @@ def test_pseudobulks_of_paired_donors_are_tested_as_scipy_tests_pairs():
 
 def test_one_pseudobulk_each_leaves_nothing_to_test_with():
     found = scores.changed_by_replicates(np.ones((2, 3)), np.array([0, 1]), np.array([0, 0]), 1)
-    assert np.isnan(found).all()
+    assert (found == 0).all()
+
+
+def test_a_group_without_a_replicate_in_common_with_controls_has_no_changed_gene_and_others_have_theirs():
+    random = np.random.default_rng(2)
+    y = random.normal(size=(9, 30)) + 9 * (np.arange(9) > 5)[:, None]  # group 1 in a donor of its own
+    y[3:6] += 9
+    group, donor = np.repeat([2, 0, 1], 3), np.array([0, 1, 2, 0, 1, 2, 3, 3, 3])
+    found = scores.changed_by_replicates(y, group, donor, 2)
+    assert (found[0] == 1).all() and (found[1] == 0).all()
 
 
 def test_ridge_left_out_in_closed_form_is_the_fit_without_the_perturbation():
