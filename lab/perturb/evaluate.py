@@ -43,10 +43,10 @@ def evaluate(
 
     Rows beside the "model": no-change, perturbed-mean, additive (combinations, named A+B), nearest and ridge (on
     `features`, a row a perturbation; by default of its target genes among control cells), which learn from `train` or,
-    without it, for each perturbation from half of the cells of the others; null, the perturbed-mean where labels are
-    dealt at random among all cells, controls included; and ceiling: for correlations that of a prediction without
-    noise, for MSE its expectation, for all others one half of the true cells judged by the other. Split 0 is the one
-    given, on which the model is judged; the other rows are made anew for `splits` in all.
+    without it, for each perturbation from half of the cells of the others; label-permuted, the perturbed-mean where
+    labels are dealt at random among all cells, controls included; and ceiling: for correlations that of a prediction
+    without noise, for MSE its expectation, for all others one half of the true cells judged by the other. Split 0 is
+    the one given, on which the model is judged; the other rows are made anew for `splits` in all.
 
     Metrics: see `perturb.scores`, and between cells the energy distance and squared MMD in 50 components of all cells
     pooled, on split 0, where baselines are control cells moved by the predicted shift. `gene_sets` (genes x sets, 0 or
@@ -96,7 +96,9 @@ def evaluate(
         other, a_, b_ = shuffled(task, pool, len(a), len(b), random)
         null = split_of(other, a_, b_, random, test=False)
         mean = baselines.perturbed_mean(names, null.known)
-        table.append(_long("null", s, names, null.judge.scores(mean, null.a, mean, task, task.train is not None)))
+        table.append(
+            _long("label-permuted", s, names, null.judge.scores(mean, null.a, mean, task, task.train is not None))
+        )
     table += [_long("ceiling", 0, names, _ceilings(bounds) | {"MSE": _noise(task)})]
     table += [_long(row, 0, names, said) for row, said in apart.items()]
     done = pd.concat(table, ignore_index=True)

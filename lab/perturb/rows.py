@@ -11,7 +11,7 @@ from lab import baselines
 from . import scores
 from .cells import Cells, joined
 
-ROWS = ["model", "no-change", "perturbed-mean", "additive", "nearest", "ridge", "null", "ceiling"]
+ROWS = ["model", "no-change", "perturbed-mean", "additive", "nearest", "ridge", "label-permuted", "ceiling"]
 METRICS = [
     "MSE",
     "delta-correlation (control)",
