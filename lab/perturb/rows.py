@@ -88,12 +88,21 @@ def sums(x, of: np.ndarray, n: int) -> np.ndarray:
     """Sums (n, G) of the rows of x (B, G) with `of` (B,) equal to 0..n-1; others are -1."""
     total = np.zeros((n, x.shape[1]))
     for start in range(0, x.shape[0], BLOCK):  # in single precision, so not too many at a time
-        rows = np.flatnonzero(of[start : start + BLOCK] >= 0)
-        block = x[start : start + BLOCK]
-        ones = (np.ones(len(rows), np.float32), (of[start + rows], rows))
+        block, of_block = _rows(x, start, start + BLOCK), of[start : start + BLOCK]
+        rows = np.flatnonzero(of_block >= 0)
+        ones = (np.ones(len(rows), np.float32), (of_block[rows], rows))
         part = sparse.csr_matrix(ones, shape=(n, block.shape[0])) @ block
         total += part.toarray() if sparse.issparse(part) else part
     return total
+
+
+def _rows(x, start: int, stop: int):
+    """x[start:stop] without a copy of what a CSR matrix holds."""
+    if not sparse.issparse(x):
+        return x[start:stop]
+    bounds = x.indptr[start : stop + 1]
+    held = slice(bounds[0], bounds[-1])
+    return sparse.csr_matrix((x.data[held], x.indices[held], bounds - bounds[0]), (len(bounds) - 1, x.shape[1]))
 
 
 def halved(of: np.ndarray, n: int, random) -> np.ndarray:
@@ -167,7 +176,7 @@ def shuffled(task: Task, pool: Cells, n_a: int, n_b: int, random) -> tuple[Task,
 
 def squared(x):
     """Element by element."""
-    return x.multiply(x).tocsr() if sparse.issparse(x) else x * x
+    return sparse.csr_matrix((x.data**2, x.indices, x.indptr), x.shape) if sparse.issparse(x) else x * x
 
 
 def _changed(task: Task, b: Cells, of: np.ndarray) -> np.ndarray:
