@@ -65,10 +65,8 @@ def q6(file):
         return EMPTY
     if complaint := no_profiles(np.load(file)["profiles"]):
         return complaint
-    print(
-        "q6: marked on cells that nobody has seen, by the way from the additive prediction, 0 %, to the ceiling, 100 %"
-    )
-    print(f"q6: 6 points from {FULL:.0%}, 3 from {HALF:.0%}, none from {SEEN:.0%}, which is out of reach unseen")
+    print("q6: marked on unseen cells, on the way from the additive prediction, 0%, to the ceiling, 100%")
+    print(f"q6: 6 points from {FULL:.0%}, 3 from {HALF:.0%}, none from {SEEN:.0%}, which only the seen reach")
 
 
 @functools.cache
