@@ -75,9 +75,9 @@ def assert_unseen(train: Sequence[str], judged: Sequence[str], separator: str = 
 
 
 def assert_disjoint(one: str, other: str, names: tuple, rows: tuple, why: str) -> None:
-    """Raise `Refused` where two sets of cells share a name (`names`, an Index each, or none) or a whole profile
-    (`rows`, on one scale)."""
-    if names and (shared := set(names[0]) & set(names[1])):
+    """Raise `Refused` where two sets of cells share a name (`names`, an Index each, or none; names that are but numbers
+    from 0 say nothing) or a whole profile (`rows`, on one scale)."""
+    if all(map(_named, names)) and names and (shared := set(names[0]) & set(names[1])):
         raise Refused(f"{one} and {other} share {len(shared)} cells (first: {min(shared)!r}); {why}")
     if alike := _alike(*rows):
         raise Refused(f"{one} and {other} hold {alike} identical cells under whatever names; {why}")
@@ -92,6 +92,10 @@ def _alike(x, y) -> int:
     x, y = x @ sums, y @ sums
     near, _ = cKDTree(y).query(x, distance_upper_bound=1e-5 * max(np.abs(y).max(), 1e-9))
     return int(np.isfinite(near).sum())
+
+
+def _named(cells: pd.Index) -> bool:
+    return not cells.equals(pd.RangeIndex(len(cells)).astype(str))
 
 
 def _seen(x) -> np.ndarray:

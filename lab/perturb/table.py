@@ -10,6 +10,24 @@ from lab.errors import Refused
 from .rows import LOW, METRICS, ROWS
 
 
+def long(told: list[tuple[str, int, dict]], names: list[str]) -> pd.DataFrame:
+    """What was said of rows and splits, a line a number; where a baseline says nothing there is none."""
+    lines = [(metric, row, split, values) for row, split, said in told for metric, values in said.items()]
+    metric, row, split, values = zip(*lines)
+    each = lambda one: np.repeat(one, len(names))
+    table = pd.DataFrame(
+        {
+            "metric": pd.Categorical(each(metric), METRICS),
+            "row": pd.Categorical(each(row), ROWS),
+            "perturbation": np.tile(np.array(names, object), len(lines)),
+            "split": each(split),
+            "value": np.concatenate(values),
+        }
+    )
+    table = table[table["value"].notna() | (table["row"] == "ceiling")]
+    return table.sort_values(["metric", "row", "split"], kind="stable", ignore_index=True)
+
+
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Of what `evaluate` returned, a line a metric and row: `median`, `mean`, `low` and `high` (5 and 95 %) over
     perturbations, each taken as the mean of its splits; `spread`, the standard deviation of the median over splits;

@@ -185,6 +185,18 @@ def test_noise_of_donors_is_called_changed_by_cells_and_not_by_donors():
         s.judged(unchanged(s), splits=1, replicate="donor")
 
 
+def test_cells_without_names_of_their_own_are_told_apart_by_what_they_hold():
+    """anndata calls them 0, 1, ... in every set."""
+    s = screen(genes=80)
+    expected = s.judged(unchanged(s), splits=1)
+    for side in (s.cells, s.a, s.b):
+        side.obs_names = [str(i) for i in range(side.n_obs)]
+    pd.testing.assert_frame_equal(expected, s.judged(unchanged(s), splits=1))
+    s.b = s.a.copy()
+    with pytest.raises(Refused, match="identical cells"):
+        s.judged(unchanged(s), splits=1)
+
+
 def test_pathways_are_those_given_and_a_model_of_them_agrees():
     s = screen(n=8, effect=0.5, genes=120)
     random = np.random.default_rng(0)
