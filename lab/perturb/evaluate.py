@@ -13,11 +13,10 @@ from .cells import Cells, check_scale, gathered, joined
 from .distances import distances
 from .groups import means_of, squared
 from .guards import sided
-from .rows import METRICS, Split, Task, pooled, predictions, shuffled, split_of
+from .rows import BOUNDED, METRICS, Split, Task, pooled, predictions, shuffled, split_of
 from .table import long
 
 LEARNED = ("perturbed-mean", "additive", "nearest", "ridge")
-BOUNDED = ("MSE", "delta-correlation (control)", "delta-correlation (mean)", "pathway correlation")  # by a formula
 
 
 def evaluate(
