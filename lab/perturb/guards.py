@@ -38,7 +38,9 @@ def sided(cells: dict, separator: str, notes: list[str]) -> tuple[dict, list[str
         notes.append(f"predicted also holds {', '.join(more[:3])}{', ...' * (len(more) > 3)}, which no truth judges")
     small = [name for name, n in zip(*np.unique(cells["truth"].of, return_counts=True)) if n < 4]
     if small or min(len(cells["control"]), len(cells["truth_control"])) < 4:
-        raise Refused(f"{small[0] if small else 'a half of the controls'!r} has fewer than 4 cells; leave it out")
+        raise Refused(
+            f"{small[0] if small else 'a half of the controls'} has fewer than 4 cells; leave it out, or add some"
+        )
     for (one, other), why in DISJOINT.items():
         if one in cells:
             named = () if one == "predicted" else (cells[one].names, cells[other].names)
@@ -54,8 +56,9 @@ def sided(cells: dict, separator: str, notes: list[str]) -> tuple[dict, list[str
     judged = np.isin(cells["predicted"].of, names)
     cells = cells | {"predicted": cells["predicted"][np.flatnonzero(judged)]}
     if "train" in cells:
-        perturbed = np.flatnonzero(~np.isin(cells["train"].of, list(control_names)))
-        cells["train"] = cells["train"][perturbed]
+        train, a = cells["train"], cells["control"].names
+        started = train.names.isin(a) if _named(train.names) and _named(a) else np.zeros(len(train), bool)
+        cells["train"] = train[np.flatnonzero(~np.isin(train.of, list(control_names)) & ~started)]
         assert_unseen(set(cells["train"].of), names, separator)
     return cells, names
 
