@@ -139,6 +139,20 @@ def test_cells_that_are_normalised_all_alike_need_no_counts_anywhere(doubles):
     pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-5)
 
 
+def test_cells_cut_to_some_genes_are_normalised_by_their_full_totals_where_all_have_them():
+    s, predicted = screen(genes=80, effect=0.3), renamed(screen(genes=80, effect=0.3, cells=20).cells)
+
+    def cut(cells):
+        cells.obs["n_counts"] = np.asarray(cells.layers["counts"].sum(1)).ravel()
+        return cells[:, ::2].copy()
+
+    s.cells, s.a, s.b, predicted = map(cut, (s.cells, s.a, s.b, predicted))
+    x = np.log1p(1e4 * predicted.layers["counts"].toarray() / predicted.obs["n_counts"].to_numpy()[:, None])
+    logs = ad.AnnData(x.astype(np.float32), obs=predicted.obs, var=predicted.var)
+    one, two = (s.judged(some, splits=1) for some in (predicted, logs))
+    pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-5)
+
+
 def test_predicted_controls_change_nothing(doubles):
     """cell-eval#183, #196: shifts were taken from the controls that were handed in with the prediction."""
     s, train = doubles
@@ -149,7 +163,7 @@ def test_predicted_controls_change_nothing(doubles):
     one, two = (
         s.judged(p, train=train, features=features(s), splits=1) for p in (predicted, ad.concat([predicted, controls]))
     )
-    a, b = (perturb.at_a_glance(t)["model"].drop(["E-distance", "MMD"]) for t in (one, two))
+    a, b = (perturb.at_a_glance(t)["model"] for t in (one, two))
     pd.testing.assert_series_equal(a, b)
     assert any("also holds control" in note for note in two.attrs["notes"])
 
@@ -165,14 +179,41 @@ def test_larger_shifts_do_not_help():
     assert said[1]["MSE"] > 2 * said[0]["MSE"] and said[1]["discrimination"] <= said[0]["discrimination"] + 0.02
 
 
-def test_donors_are_tested_as_pseudobulks_and_without_them_it_is_said_that_cells_are_none():
-    s = screen(n=6, effect=0.4, genes=150, replicates=4, cells=120, controls=120)
-    with_donors = s.judged(unchanged(s), splits=2, replicate="donor")
-    without = s.judged(unchanged(s), splits=2)
+def genes_changed(table):
+    """The mean share of genes called changed: what no shift at all has in overlap."""
+    return (
+        perturb.at_a_glance(table, "mean").loc["DE overlap", "no-change"] if "DE overlap" in set(table["metric"]) else 0
+    )
+
+
+def test_what_differs_between_donors_is_changed_for_cells_and_not_for_pseudobulks_of_donors():
+    """Every donor answers in its own way: an effect of the perturbation is what donors have in common."""
+    donors, names = range(4), [f"P{i}" for i in range(5)]
+    s = screen(names=[f"{name} {d}" for name in names for d in donors], effect=0.6, genes=120, cells=50, controls=100)
+    told = s.cells.obs["perturbation"].str.split(" ")
+    s.cells.obs["perturbation"], s.cells.obs["donor"] = told.str[0], told.str[1]
+    for side in (s.a, s.b):
+        side.obs["donor"] = [str(i % 4) for i in range(side.n_obs)]
+    by_cells, by_donors = (s.judged(unchanged(s), splits=2, **how) for how in ({}, {"replicate": "donor"}))
+    assert genes_changed(by_cells) > 0.2 and genes_changed(by_donors) < 0.05
     note = "DE genes: no replicates given"
-    assert any(n.startswith(note) for n in without.attrs["notes"])
-    assert not any(n.startswith(note) for n in with_donors.attrs["notes"])
-    assert {"DE overlap", "DE direction"} <= set(with_donors["metric"])
+    assert any(n.startswith(note) for n in by_cells.attrs["notes"])
+    assert not any(n.startswith(note) for n in by_donors.attrs["notes"])
+
+
+def test_what_donors_have_in_common_is_found_in_their_pseudobulks():
+    s = screen(n=6, effect=0.6, genes=120, replicates=4, cells=120, controls=120)
+    assert genes_changed(s.judged(unchanged(s), splits=2, replicate="donor")) > 0.2
+
+
+def test_genes_are_changed_beside_controls_b_alone():
+    """A gene that is off in A is none of the perturbation's; the model's shift of it would be right by A's fault."""
+    s = screen(genes=80, controls=40)
+    predicted = unchanged(s)
+    counts = s.a.layers["counts"].toarray()
+    counts[:, np.argsort(-counts.sum(0))[:5]] = 0
+    s.a.layers["counts"] = sparse.csr_matrix(counts)
+    assert genes_changed(s.judged(predicted, splits=1)) == 0
 
 
 def test_noise_of_donors_is_called_changed_by_cells_and_not_by_donors():
@@ -183,6 +224,30 @@ def test_noise_of_donors_is_called_changed_by_cells_and_not_by_donors():
     assert "DE overlap" in set(s.judged(unchanged(s), splits=1)["metric"]), "genes that differ, which are the donors'"
     with pytest.raises(Refused, match="have no replicate in common"):
         s.judged(unchanged(s), splits=1, replicate="donor")
+
+
+def test_cells_without_names_of_their_own_are_told_apart_by_what_they_hold():
+    """anndata calls them 0, 1, ... in every set."""
+    s = screen(genes=80)
+    expected = s.judged(unchanged(s), splits=1)
+    for side in (s.cells, s.a, s.b):
+        side.obs_names = [str(i) for i in range(side.n_obs)]
+    pd.testing.assert_frame_equal(expected, s.judged(unchanged(s), splits=1))
+    s.b = s.a.copy()
+    with pytest.raises(Refused, match="identical cells"):
+        s.judged(unchanged(s), splits=1)
+
+
+def test_controls_among_training_cells_are_no_perturbation_whether_or_not_the_halves_have_labels(doubles):
+    s, train = doubles
+    how = {"features": features(s), "splits": 2}
+    expected = s.judged(unchanged(s), train=train, **how)
+    both = ad.concat([train, s.a])
+    pd.testing.assert_frame_equal(expected, s.judged(unchanged(s), train=both, **how))
+    a, b = s.a.copy(), s.b.copy()
+    del a.obs["perturbation"], b.obs["perturbation"]
+    said = perturb.evaluate(unchanged(s), s.cells, control=a, truth_control=b, train=both, **how)
+    pd.testing.assert_frame_equal(expected, said)
 
 
 def test_pathways_are_those_given_and_a_model_of_them_agrees():
@@ -220,9 +285,10 @@ def test_the_picture_has_a_panel_a_metric_and_a_line_a_row(judged):
 
 def test_held_out_perturbations_are_whole_and_a_pair_is_one_in_either_order():
     s = screen(names=["A", "B", "A+B", "B+A", "C"])
-    train, test = perturb.hold_out(s.cells, test=0.5, seed=1)
-    sides = [{"+".join(sorted(name.split("+"))) for name in part.obs["perturbation"]} for part in (train, test)]
-    assert not sides[0] & sides[1] and len(sides[0]) + len(sides[1]) == 4
+    for seed in range(6):
+        parts = perturb.hold_out(s.cells, test=0.5, seed=seed)
+        sides = [{"+".join(sorted(name.split("+"))) for name in part.obs["perturbation"]} for part in parts]
+        assert not sides[0] & sides[1] and len(sides[0]) == len(sides[1]) == 2
     with pytest.raises(Refused, match="leaves a part empty"):
         perturb.hold_out(s.cells, test=0.01)
 
@@ -281,6 +347,12 @@ def relabelled(side, name):
     return make
 
 
+def relabelled_cells(s, name):
+    cells = renamed(s.cells)
+    cells.obs["perturbation"] = name
+    return cells
+
+
 def without_a_label(s):
     p = unchanged(s)
     p.obs["perturbation"] = [None, *p.obs["perturbation"][1:]]
@@ -305,6 +377,10 @@ REFUSED = {  # what is wrong: (what is done to a screen, which returns arguments
     "train that holds a judged perturbation": (
         lambda s: {"train": renamed(screen(n=3, seed=5, genes=80).cells)},
         "3 of the perturbations that are judged stand in the training set (first: 'P0')",
+    ),
+    "train that holds a judged pair in the other order": (
+        lambda s: relabelled("cells", "P0+P1")(s) | {"train": relabelled_cells(screen(n=1, seed=5, genes=80), "P1+P0")},
+        "stand in the training set (first: 'P0+P1')",
     ),
     "train that holds controls B": (lambda s: {"train": s.b}, "train and truth_control share"),
     "a prediction that is the truth": (of(lambda s: renamed(s.cells.copy())), "predicted and truth hold 480 identical"),
@@ -337,7 +413,7 @@ REFUSED = {  # what is wrong: (what is done to a screen, which returns arguments
         lambda s: {"features": pd.DataFrame({"f": [np.nan] * 8}, s.effect.index)},
         "features are one finite row",
     ),
-    "three cells of a perturbation": (lambda s: setattr(s, "cells", s.cells[57:].copy()), "'P0' has fewer than 4"),
+    "three cells of a perturbation": (lambda s: setattr(s, "cells", s.cells[57:].copy()), "P0 has fewer than 4"),
     "three control cells": (lambda s: setattr(s, "a", s.a[:3].copy()), "has fewer than 4 cells"),
     "no splits": (lambda s: {"splits": 0}, "splits=0"),
 }
