@@ -66,7 +66,7 @@ def q6(file):
     if complaint := no_profiles(np.load(file)["profiles"]):
         return complaint
     print("q6: marked on unseen cells, on the way from the additive prediction, 0%, to the ceiling, 100%")
-    print(f"q6: 6 points from {FULL:.0%}, 3 from {HALF:.0%}, none from {SEEN:.0%}: only what saw those cells gets there")
+    print(f"q6: 6 points from {FULL:.0%}, 3 from {HALF:.0%}, none from {SEEN:.0%}: only seen cells get there")
 
 
 @functools.cache
