@@ -104,7 +104,7 @@ def report(tables: dict, *, ax=None):
     the width of the bar. What lies outside (-3, 6) is drawn at that end. Returns the axes.
     """
     one = next(iter(tables.values())).drop(index="copies", errors="ignore")
-    ax = ax or plt.subplots(figsize=(5.2, 0.8 + 0.3 * len(one)))[1]
+    ax = ax or plt.subplots(figsize=(5.2, 1 + 0.3 * len(one)))[1]
     gap, span = one["floor"] - one["ceiling"], one["high"] - one["low"]
     worse = np.array([-1 if row in LOW or row in APART and gap[row] < 0 else 1 for row in one.index])
     unit = worse * (worse * gap).where(worse * gap > span / 4, span).replace(0, 1)
@@ -116,7 +116,7 @@ def report(tables: dict, *, ax=None):
     ax.axvline(0, color=GREY, lw=0.8)
     ax.axvline(1, color=GREY, lw=0.8, ls=":")
     ax.set(yticks=at, yticklabels=one.index, xlabel="0: two real samples, 1: the floor")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, handletextpad=0)  # above: marks in a row are data
     return ax
 
 
