@@ -62,8 +62,8 @@ def test_too_few_controls_or_perturbations_are_refused(screen):
         Refused, match="0 cells are labelled 'ctrl', and 11 perturbations have 40; it takes 40 controls"
     ):
         synth.perturbation_report(screen, control="ctrl")
-    with pytest.raises(Refused, match="and 0 perturbations have 600; .* or lower min_cells"):
-        synth.perturbation_report(screen, min_cells=600)
+    with pytest.raises(Refused, match="and 0 perturbations have 5000; .* or lower min_cells"):
+        synth.perturbation_report(screen, min_cells=5000)
     with pytest.raises(Refused, match="obs has no column 'perturbation'"):
         without = screen.copy()
         del without.obs["perturbation"]
