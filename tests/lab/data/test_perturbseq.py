@@ -258,7 +258,7 @@ def test_truth_survives_a_file_and_a_choice_of_cells(screen, tmp_path):
         pd.testing.assert_frame_equal(data.truth(back[:50].copy(), label), data.truth(screen, label))
     np.testing.assert_array_equal(data.counterfactual(back[:50], double), data.counterfactual(screen[:50], double))
     assert (tmp_path / "screen.h5ad").stat().st_size < 6e6
-    without = data.perturbseq(n_doubles=0)
+    without = data.perturbseq(n_doubles=0, mix=(1, 0, 0))
     without.write_h5ad(tmp_path / "singles.h5ad")
     assert data.truth(data.read(tmp_path / "singles.h5ad"), strong(without)[0]).shape == (300, 2)
 
