@@ -59,7 +59,7 @@ def targets(random, loadings, n, *, mix, effect, fitness, arrest, fold) -> tuple
         {
             "class": pd.Categorical.from_codes(kind, ["null", "weak", "strong"]),
             "strength": strength,
-            "cost": fitness * strength * random.exponential(1, n),
+            "cost": fitness * np.minimum(strength * random.exponential(1, n), 3),  # as cells too ill are never seen
             "arrest": arrest * strength * (random.random(n) < 0.3),
             "fold": fold**effect * np.exp(effect * random.normal(0, 0.3, n) * (fold > 1)),
         },
