@@ -123,9 +123,11 @@ def test_what_was_planted_is_measured():
     assert (known["gene_sets"] ** 2).sum().sum() == pytest.approx((w**2).sum().sum(), rel=0.3)
 
 
-def test_cells_without_modules_are_measured_without():
-    plain = synth.measured(controls(4000, state=0, cycle=0, batch_std=0))
-    assert plain["gene_sets"].shape[1] == 0
+def test_cells_without_modules_are_measured_and_simulated_without():
+    cells = controls(4000, state=0, cycle=0, batch_std=0)
+    plain = synth.measured(cells)
+    assert plain["gene_sets"] is None and plain["state"] == 0
+    assert abs(synth.realism_report(cells, simulated_as(plain), size=500).loc["zero fraction", "value"]) < 0.01
 
 
 def test_the_library_may_be_known_over_more_genes():
