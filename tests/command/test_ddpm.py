@@ -13,7 +13,8 @@ from torch.distributions import MultivariateNormal
 
 from lab import denoise, path
 from lab.command import folder, main
-from lab.command.cell_diffusion import CellDiffusion, remembered
+from lab.command.cell_diffusion import CellDiffusion
+from lab.command.in_coordinates import remembered
 from lab.command.parts import gather
 from lab.data import minibatch
 from lab.nets import MLP, ConditionEmbedding, Coordinates
@@ -259,7 +260,7 @@ def test_a_model_that_repeats_training_cells_is_seen_and_one_that_draws_new_ones
 
 
 def test_a_run_that_remembers_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lab.command.cell_diffusion.remembered", lambda model, cells: 0.97)
+    monkeypatch.setattr("lab.command.in_coordinates.remembered", lambda model, cells: 0.97)
     assert main(lines(written(tmp_path, n_cells=300), tmp_path / "run", *SHORT, model="ddpm")) == 0
     assert "97% of drawn cells lie nearer to a training cell" in capsys.readouterr().out
 
