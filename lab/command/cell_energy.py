@@ -14,9 +14,10 @@ from lab.train import ema_update
 from .in_coordinates import InCoordinates, steps_of
 
 SAMPLERS = {"langevin": 1, "hmc": 10}  # gradients of the energy a step
-EVALUATIONS = 500  # of a chain that is not told how many
+EVALUATIONS = 200  # of a chain that is not told how many
 CHAINS, RESET = 2000, 0.05  # that are kept, and which share of those continued begins anew, at a training cell
 SLOWEST = 0.99  # decay of the average of the weights, which begins lower
+MALA = 0.1  # step of the chains that estimate Z, from N(0, I)
 
 
 class CellEnergy(InCoordinates):
@@ -35,9 +36,10 @@ class CellEnergy(InCoordinates):
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
 
     def fit(self, batches: Iterable[Minibatch]) -> "CellEnergy":
-        """Fit the map and the units of coordinates, and begin the chains, at minibatches of training cells."""
+        """Fit the map to minibatches of training cells, and the units and the chains' beginnings to some of these."""
         super().fit(batches)
-        z = torch.cat([self.coordinates(b["x"]) for b in batches])
+        some = [self.coordinates(b["x"])[torch.randint(len(b["x"]), (1 + CHAINS // len(batches),))] for b in batches]
+        z = torch.cat(some)  # of all minibatches as many, however many cells there are
         self.spread.copy_(z.std(0).clamp(min=1e-3))
         self.chains.copy_((z / self.spread)[torch.randint(len(z), (CHAINS,))])
         return self
@@ -61,7 +63,7 @@ class CellEnergy(InCoordinates):
         x = torch.randn(n, len(self.spread), device=self.device)
         normal = lambda x: -x.square().sum(1) / 2 - x.shape[1] / 2 * log(2 * pi)
         powers = torch.linspace(0, 1, temperatures + 1)
-        log_w, _ = ebm.ais(self.average, x, normal, powers=powers, step=4 * self.step)
+        log_w, _ = ebm.ais(self.average, x, normal, powers=powers, step=MALA)
         return log_w.logsumexp(0) - log(n)
 
     def log_prob(self, x: Tensor, log_z: Tensor) -> Tensor:
@@ -74,8 +76,9 @@ class CellEnergy(InCoordinates):
         log_p = [self.log_prob(self.coordinates(b["x"]) / self.spread, log_z).cpu() for b in batches]
         return torch.cat(log_p).mean().item() / len(self.spread)
 
-    def points(self, b: Minibatch, *, sampler: str = "hmc", evaluations: int | None = None) -> Tensor:
-        """By chains that continue those of training."""
+    def points(self, b: Minibatch, *, sampler: str = "langevin", evaluations: int | None = None) -> Tensor:
+        """By chains that go on from those of training: by Langevin steps, as there, or by HMC, which has the energy's
+        own law whatever the step."""
         n = steps_of(sampler, evaluations or EVALUATIONS, SAMPLERS[sampler])
         x = self.chains[torch.randint(CHAINS, (len(b["log_library"]),))]
         if sampler == "langevin":

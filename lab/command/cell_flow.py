@@ -18,7 +18,7 @@ from .in_coordinates import steps_of
 SAMPLERS = {"heun": 2, "euler": 1}  # evaluations of the network a step; dopri finds how many it needs
 EVALUATIONS = 32  # of a sampler that is not told how many
 BETWEEN = 32  # steps of Heun's method through which a cell's log p is followed
-APART = 1.0  # what a pair costs whose depths differ by one standard deviation, beside the squared distance
+APART = 100.0  # what a pair costs whose depths differ by one standard deviation, beside the squared distance
 
 
 class CellFlow(CellDiffusion):

@@ -149,14 +149,14 @@ SAMPLER = _option(
     "--sampler",
     "NAME",
     type=click.Choice(["heun", "euler", "dopri", "hmc", "langevin"]),
-    show_default="heun for a flow, hmc for an ebm",
+    show_default="heun for a flow, langevin for an ebm",
     help="How a flow is followed: heun, euler or dopri, which chooses its steps; how an ebm is walked: hmc, langevin.",
 )
 EVALUATIONS = _option(
     "--evaluations",
     "INT",
     type=Whole(1),
-    show_default="32 for a flow, 500 for an ebm",
+    show_default="32 for a flow, 200 for an ebm",
     help="How often the network of a flow or an ebm is asked for each cell: more is slower, and nearer to the model.",
 )
 SCALE = _option(
@@ -164,7 +164,7 @@ SCALE = _option(
     "FLOAT",
     type=Real(0),
     default=1.0,
-    help="How closely a ddpm or flow follows labels: 0 not at all, 1 as in training, above 1 more than training cells do.",
+    help="How closely a ddpm or flow follows labels: 0 not at all, 1 as in training, above 1 more than real cells do.",
 )
 RUN = click.Argument(["run"], metavar="DIR", type=click.Path(path_type=Path))
 CELLS = click.Argument(["data"], metavar="CELLS.h5ad")

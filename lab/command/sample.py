@@ -11,7 +11,7 @@ from scipy import sparse
 
 from lab.errors import Refused
 
-from .folder import recipe_of, reopen, say, write
+from .folder import kind, recipe_of, reopen, say, write
 
 CHUNK = 256  # cells drawn at a time
 
@@ -27,7 +27,7 @@ def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], scale: fl
     model, record = reopen(run)
     levels, name = record["conditions"], record["arguments"]["model"]
     if (draw := recipe_of(record).sample) is None:
-        raise Refused(f"{run} holds a {name}, from which no cells can be drawn; train one that can, such as vae")
+        raise Refused(f"{run} holds {kind(record)}, from which no cells can be drawn; train one that can, such as vae")
     if scale != 1:
         _check_guided(run, record)
         draw = partial(draw, scale=scale)
@@ -57,23 +57,24 @@ def sample(*, run: Path, n: int, out: Path, condition: dict[str, str], scale: fl
 
 def _check_guided(run: Path, record: dict) -> None:
     """Raise `Refused` where the model draws with no other scale than 1."""
-    name = record["arguments"]["model"]
     if not recipe_of(record).guided:
-        raise Refused(f"{run} holds a {name}, which follows labels in one way only; leave --scale out")
+        raise Refused(f"{run} holds {kind(record)}, which knows no --scale, as ddpm and flow do; leave it out")
     if not record["conditions"]:
         raise Refused(
-            f"{run} holds a {name} that is told no conditions, so that --scale has none to follow; leave it out"
+            f"{run} holds {kind(record)} that is told no conditions, so that --scale has none to follow; leave it out"
         )
 
 
 def _walk(run: Path, record: dict, given: dict) -> dict:
     """The sampler and the evaluations, of those that were given; raise `Refused` where the model has not this one."""
-    name, samplers = record["arguments"]["model"], recipe_of(record).samplers
+    samplers = recipe_of(record).samplers
     given = {word: value for word, value in given.items() if value is not None}
     if given and not samplers:
-        raise Refused(f"{run} holds a {name}, which is drawn from in one way only; leave --{' and --'.join(given)} out")
+        words = " and ".join(f"--{word}" for word in given)
+        raise Refused(f"{run} holds {kind(record)}, which is drawn from in one way only; leave {words} out")
     if samplers and given.setdefault("sampler", samplers[0]) not in samplers:
-        raise Refused(f"{run} holds a {name}, which is drawn from by {' or '.join(samplers)}, not {given['sampler']}")
+        other = f"not by {given['sampler']}; name one of these"
+        raise Refused(f"{run} holds {kind(record)}, which is drawn from by {' or '.join(samplers)}, {other}")
     return given
 
 

@@ -185,7 +185,7 @@ ebm = Recipe(
         click.Option(
             ["--step-size"],
             type=Real(0, min_open=True),
-            default=0.01,
+            default=0.02,
             metavar="FLOAT",
             help="Size of a Langevin step, of coordinates with variance 1; a chain that leaves for infinity asks for "
             "a smaller one.",
@@ -193,7 +193,7 @@ ebm = Recipe(
         N_HIDDEN,
     ),
     sample=_sample,
-    samplers=("hmc", "langevin"),
+    samplers=("langevin", "hmc"),
     help=f"""Train an energy of the coordinates of cells by persistent contrastive divergence; it is told neither \
 depth nor labels.
 
