@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import ebm, sample
+from lab.errors import Refused
 from lab.nets import Coordinates, Minibatch
 from lab.train import ema_update
 
@@ -45,16 +46,20 @@ class CellEnergy(InCoordinates):
         return self
 
     def loss(self, b: Minibatch) -> dict[str, Tensor]:
-        """In training `ebm.contrastive` against the chains; in evaluation minus `log_prob`, whose Z is of a hundred
-        temperatures."""
+        """In training `ebm.contrastive` against the chains; in evaluation minus `log_prob`, whose Z is of fifty
+        temperatures and a hundred chains."""
         x = self.coordinates(b["x"]) / self.spread
         if not self.training:
-            return {"loss": -self.log_prob(x, self.log_z(100, 100)).mean()}
+            return {"loss": -self.log_prob(x, self.log_z(100, 50)).mean()}
         self.taken += 1
         ema_update(self.average, self.energy, min(SLOWEST, self.taken.item() / (self.taken.item() + 10)))
         replay = ebm.Replay(x, reset=RESET)
         replay.x = self.chains
-        fake = replay.draw(self.energy, min(len(x), CHAINS), step=self.step, n_steps=self.n_steps)
+        try:
+            fake = replay.draw(self.energy, min(len(x), CHAINS), step=self.step, n_steps=self.n_steps)
+        except Refused:
+            less = f"give a smaller --step-size than {self.step:g}, or a lower --lr"
+            raise Refused(f"chains have left for infinity; {less}") from None
         return ebm.contrastive(self.energy, x, fake)
 
     @torch.no_grad()

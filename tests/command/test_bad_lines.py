@@ -391,11 +391,11 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
         diffused("--step-size", "0", model="ebm"),
         "'--step-size': 0.0 is not in the range x>0",
     ),
-    "chains that run away": (diffused("--step-size", "1e9", model="ebm"), "take a smaller step"),
+    "chains that run away": (diffused("--step-size", "1e9", model="ebm"), "a smaller --step-size than 1e+09"),
     "a learning rate with which a flow explodes": (diffused("--lr", "1e30", "--epochs", "5", model="flow"), "lower lr"),
     "a learning rate with which an energy explodes": (
         diffused("--lr", "1e30", "--epochs", "5", model="ebm"),
-        "lower lr",
+        "or a lower --lr",
     ),
     "a learning rate with which diffusion explodes": (diffused("--lr", "1e30", "--epochs", "5"), "lower lr"),
     "diffusion told a column that is missing": (diffused("--condition", "tissue"), "no column 'tissue'"),
