@@ -112,7 +112,8 @@ def test_drawn_cells_have_the_genes_the_depths_and_the_scatter_of_training_cells
 
 
 def moved(run, folder, *scale):
-    """By how much more the odd genes rise on day 1 than the others, in logarithms; 2.3 among training cells."""
+    """By how much more the odd genes rise on day 1 than the others, in logarithms; 2.3 among training
+    cells, 2.0 among these once they went to coordinates and back."""
     share = []
     for day in ("day 0", "day 1"):
         new = drawn(run, folder / f"{day}{len(scale)}.h5ad", "--n", "600", "--condition", f"batch={day}", *scale)
@@ -125,7 +126,7 @@ def moved(run, folder, *scale):
 
 def test_a_scale_of_one_follows_the_labels_none_ignores_them_and_more_exaggerates(diffused, tmp_path):
     one, none, more = (moved(diffused[1], tmp_path, *scale) for scale in ((), ("--scale", "0"), ("--scale", "2")))
-    assert 1.8 < one < 2.6 and abs(none) < 0.3 and more > one + 0.3
+    assert 1.6 < one < 2.4 and abs(none) < 0.3 and more > one + 0.3  # three seeds and models: 1.77 to 2.06
 
 
 def test_the_file_says_by_which_scale_it_was_drawn(diffused, tmp_path):

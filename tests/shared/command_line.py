@@ -20,7 +20,7 @@ MODELS = {  # the command of each recipe: options with which it trains in a seco
     "iwae": [*SMALL, "--k", "3", "--doubly"],
     "ddpm": ["--n-hidden", "32", "--coordinates", "5", "--condition", "batch", "--condition", "cell_type"],
     "flow": ["--n-hidden", "32", "--coordinates", "5", "--couple", "--condition", "batch", "--condition", "cell_type"],
-    "ebm": ["--n-hidden", "32", "--coordinates", "5", "--chain-steps", "5"],
+    "ebm": ["--n-hidden", "32", "--coordinates", "5"],
 }
 
 
