@@ -395,7 +395,7 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "a learning rate with which a flow explodes": (diffused("--lr", "1e30", "--epochs", "5", model="flow"), "lower lr"),
     "a learning rate with which an energy explodes": (
         diffused("--lr", "1e30", "--epochs", "5", model="ebm"),
-        "or a lower --lr",
+        "lower lr",
     ),
     "a learning rate with which diffusion explodes": (diffused("--lr", "1e30", "--epochs", "5"), "lower lr"),
     "diffusion told a column that is missing": (diffused("--condition", "tissue"), "no column 'tissue'"),
