@@ -1,6 +1,7 @@
 """The bands of the result files: ten seeds of the reference reach the upper one, what is trivial or copied none.
 
-Seed 0 is trained by the gate, every time; all ten weekly, where ALL_SEEDS is set: four minutes each homework.
+Seed 0 is trained by the gate, every time; all ten weekly, where ALL_SEEDS is set: four minutes each homework. In
+homework 4 the seeds are those of the cells that judge, and a judgement takes a second.
 """
 
 import os
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from lab import data, denoise, nets, sample, train, vae
 from lab import path as paths
 from lab.baselines import THETAS
-from lab.checks import hw01, hw02, hw03
+from lab.checks import hw01, hw02, hw03, hw04
 from lab.dist import negative_binomial
 
 every_seed = pytest.mark.parametrize("seed", range(10))
@@ -35,7 +36,7 @@ def reference(name, function, seed, changes=()):
     for old, new in dict(changes).items():
         assert old in cell
         cell = cell.replace(old, new)
-    names = {"torch": torch, "partial": partial, "data": data, "train": train, "vae": vae}
+    names = {"np": np, "torch": torch, "partial": partial, "data": data, "train": train, "vae": vae}
     names |= {"denoise": denoise, "nets": nets, "sample": sample, "paths": paths}
     exec(cell.replace("manual_seed(0)", f"manual_seed({seed})"), names)
     return names[function]
@@ -133,3 +134,64 @@ def test_cells_made_of_real_ones_are_near_enough_and_score_nothing(parts, test, 
         with pytest.raises(AssertionError) as raised:
             names[test]()
         assert text.splitlines()[raised.traceback[-1].lineno].endswith(f"< {hw01.COPIES}"), kind
+
+
+@pytest.fixture(scope="module")
+def profiles():
+    """What may be made of homework 4's screen without a thought, beside the reference: (23, 300) each."""
+    train, asked = hw04.screen()
+    means = train.to_df().groupby(train.obs["perturbation"].to_numpy()).mean()
+    control, parts = means.loc["control"].to_numpy(), [name.split("+") for name in asked]
+    known = [name for name in means.index if "+" in name]
+    added = np.array([(means.loc[of] - control).sum() for of in parts])
+    shifts = np.array([(means.loc[name.split("+")] - control).sum() for name in known])
+    near = np.square(added[:, None] - shifts[None]).sum(2).argmin(1)
+    stronger = [max(of, key=lambda part: np.square(means.loc[part] - control).sum()) for of in parts]
+    whole, _ = hw04._made()
+    twins = whole.to_df().groupby(whole.obs["perturbation"].to_numpy()).mean()
+    return {
+        "reference": reference("hw04", "predict", 0)(train, asked),
+        "times .8": control + 0.8 * added,
+        "additive": control + added,
+        "no change": np.tile(control, (23, 1)),
+        "mean of all": np.tile(means.drop("control").mean(), (23, 1)),
+        "mean of doubles": np.tile(means.loc[known].mean(), (23, 1)),
+        "copies of the nearest double": means.loc[known].to_numpy()[near],
+        "copies of any doubles": means.loc[(2 * known)[:23]].to_numpy(),
+        "copies of the stronger single": means.loc[stronger].to_numpy(),
+        "the same doubles under the public seed": twins.loc[asked].to_numpy(),
+    }
+
+
+def way(profiles, seed, folder):
+    np.savez_compressed(folder / "profiles.npz", profiles=profiles)
+    return hw04.judged(folder / "profiles.npz", seed)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=weekly) for seed in range(1, 10))])
+def test_doubles_that_were_learned_beat_the_additive_ones_and_what_was_copied_or_averaged_does_not(
+    profiles, seed, tmp_path
+):
+    found = {kind: way(p, seed, tmp_path) for kind, p in profiles.items()}
+    assert hw04.FULL + 0.02 < found.pop("reference") < hw04.SEEN - 0.1
+    assert hw04.HALF + 0.02 < found.pop("times .8") < hw04.FULL - 0.1
+    assert max(found.values()) < hw04.HALF - 0.03, found
+    assert abs(found["additive"]) < 1e-6 and found["mean of all"] < 0.05 and found["no change"] < -0.2
+
+
+def test_profiles_of_the_cells_that_judge_and_what_are_no_profiles_score_nothing(profiles, tmp_path):
+    judge = hw04.unseen(3)
+    seen = judge.to_df().groupby(judge.obs["perturbation"].to_numpy()).mean().loc[hw04.screen()[1]].to_numpy()
+    assert way(seen, 3, tmp_path) > hw04.SEEN + 0.2 and way(seen, 4, tmp_path) < hw04.HALF + 0.3
+    for bad in (seen[:22], np.where(seen > 2, np.nan, seen), np.expm1(seen), 0 * seen):
+        assert np.isnan(way(bad, 3, tmp_path))
+
+
+def test_the_cells_to_learn_from_hold_no_truth_and_no_double_that_is_asked_for(tmp_path):
+    train, asked = hw04.screen()
+    assert len(asked) == 23 and not set(asked) & set(train.obs["perturbation"])
+    assert {part for name in asked for part in name.split("+")} <= set(train.obs["perturbation"])
+    assert not train.uns and not train.varm and not train.obsm and not len(train.var.columns)
+    assert list(train.obs) == ["perturbation", "n_counts"]
+    one, same, other = (hw04.unseen(seed).layers["counts"] for seed in (1, 1, 2))
+    assert (one != same).nnz == 0 and (one != other).nnz > 100_000

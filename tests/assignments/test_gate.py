@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import zipfile
 
 import pytest
 
@@ -38,6 +39,21 @@ def test_half_or_more_is_closed_forms_a_fifth_or_more_a_file_and_some_by_hand(na
     hand, file = points.pop("q7"), points.pop("q6")
     total = hand + file + sum(points.values())
     assert 0.5 <= sum(points.values()) / total <= 0.65 and 0.2 <= file / total <= 0.3 and hand / total >= 0.15
+
+
+def test_the_seed_of_the_cells_that_judge_comes_from_the_instructor_s_folder_and_reaches_no_student(
+    elsewhere, tmp_path, monkeypatch
+):
+    text, source = places.source("hw04").read_text(), tmp_path / "hw04/hw04.md"
+    (seed,) = set(re.findall(r"seed=(\d+)\)", text))
+    source.parent.mkdir()
+    source.write_text(text.replace(seed, "31415926535"))
+    monkeypatch.setenv("ASSIGNMENTS_DIR", str(tmp_path))
+    page = build("hw04", elsewhere[1]).read_text()
+    assert page == (places.PAGES / "hw04.md").read_text() and seed not in page and "31415926535" not in page
+    with zipfile.ZipFile(elsewhere[0] / "hw04/autograder.zip") as packed:
+        held = {name: packed.read(name).decode(errors="ignore") for name in packed.namelist()}
+    assert "31415926535" in held["tests/q6.py"] and not [name for name, said in held.items() if seed in said]
 
 
 # A small assignment, into which faults are planted.
