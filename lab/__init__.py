@@ -23,8 +23,8 @@ models, none imports another
     ebm           energies: replayed chains, contrast, partition functions, a Boltzmann machine
 
 applications, import models, never one another
-    synth         real cells measured for a simulator, and how near to them it comes
     perturb       what a perturbation does to cells: the judge of all predictions, and what it lets be known to whom
+    synth         real cells measured for a simulator, and how near to them it comes
 
 edges, import anything
     __main__      python -m lab

@@ -55,7 +55,7 @@ class Replay:
         if n > len(self.x):
             raise Refused(f"{n} chains of {len(self.x)}: hold more of them, or draw fewer")
         i = torch.randperm(len(self.x))[:n]
-        fresh = torch.rand(n, 1) < self.reset
+        fresh = torch.rand(n, 1).to(self.x.device) < self.reset
         x = torch.where(fresh, self.start[torch.randint(len(self.start), (n,))], self.x[i])
         self.x[i] = last(langevin(lambda x, t: score(energy, x), x, torch.zeros(1), step, n_steps))
         return self.x[i]

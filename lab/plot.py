@@ -38,7 +38,7 @@ def style() -> None:
             "figure.facecolor": "none",
             "axes.facecolor": "none",
             "savefig.facecolor": "none",
-            "figure.figsize": (6.4, 3.4),
+            "figure.figsize": (5.2, 3.2),
             "figure.dpi": 150,
             "savefig.dpi": 150,
             "figure.constrained_layout.use": True,
@@ -90,7 +90,7 @@ def scatter(xy, labels, *, ax=None, size: float = 6, legend: bool = True):
     palette, xy, labels = colors(labels), np.asarray(xy), np.asarray(labels).astype(str)
     if xy.ndim != 2 or xy.shape[1] != 2 or len(xy) != len(labels):
         raise ValueError(f"scatter draws points (N, 2) with N labels; got {xy.shape} and {len(labels)} labels")
-    ax = ax or plt.subplots(figsize=(6.4, 4))[1]
+    ax = ax or plt.subplots(figsize=(5.2, 3.4))[1]
     for label, c in palette.items():
         ax.scatter(*xy[labels == label].T, s=size, color=c, lw=0, alpha=0.8, label=label)
     if legend:
@@ -104,7 +104,7 @@ def report(tables: dict, *, ax=None):
     the width of the bar. What lies outside (-3, 6) is drawn at that end. Returns the axes.
     """
     one = next(iter(tables.values())).drop(index="copies", errors="ignore")
-    ax = ax or plt.subplots(figsize=(6.4, 0.8 + 0.3 * len(one)))[1]
+    ax = ax or plt.subplots(figsize=(5.2, 1 + 0.3 * len(one)))[1]
     gap, span = one["floor"] - one["ceiling"], one["high"] - one["low"]
     worse = np.array([-1 if row in LOW or row in APART and gap[row] < 0 else 1 for row in one.index])
     unit = worse * (worse * gap).where(worse * gap > span / 4, span).replace(0, 1)
@@ -116,7 +116,7 @@ def report(tables: dict, *, ax=None):
     ax.axvline(0, color=GREY, lw=0.8)
     ax.axvline(1, color=GREY, lw=0.8, ls=":")
     ax.set(yticks=at, yticklabels=one.index, xlabel="0: two real samples, 1: the floor")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, handletextpad=0)  # above: marks in a row are data
     return ax
 
 

@@ -19,6 +19,7 @@ from .options import (
     ASSIGNMENT,
     CELLS,
     DRAWN,
+    EVALUATIONS,
     FILE,
     GRADES,
     HELD_OUT,
@@ -26,6 +27,7 @@ from .options import (
     LAYER,
     LEVEL,
     RUN,
+    SAMPLER,
     SAMPLES,
     SCALE,
     SECONDS,
@@ -103,7 +105,9 @@ def root() -> Group:
     )
     doctor = Command("doctor", _later("doctor"), {}, DOCTOR)
     sets = Command("data", _later("sets"), {}, SETS)
-    sample = Command("sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SCALE, SEED)}, SAMPLE, RUN)
+    sample = Command(
+        "sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SCALE, SAMPLER, EVALUATIONS, SEED)}, SAMPLE, RUN
+    )
     embed = Command("embed", _later("embed"), {"Options": (FILE, LAYER)}, EMBED, RUN, CELLS)
     judged = (TABLE, TRAIN, LABEL, LAYER, SEED)
     report = Command("report", _later("report"), {"Options": judged}, REPORT, HELD_OUT, DRAWN)

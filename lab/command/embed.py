@@ -9,7 +9,7 @@ from lab.data import loader
 from lab.errors import Refused
 
 from .cells import called, counts_of, open_cells, with_genes
-from .folder import recipe_of, reopen, say, write
+from .folder import kind, recipe_of, reopen, say, write
 
 MISSING = 0.1  # the share of a run's genes that cells may lack, and still be taken for cells of the same kind
 
@@ -23,7 +23,7 @@ def embed(*, run: Path, data: str, out: Path, layer: str | None) -> None:
     model, record = reopen(run)
     name, levels, genes = record["arguments"]["model"], record["conditions"], record["genes"]
     if (place := recipe_of(record).embed) is None:
-        raise Refused(f"{run} holds a {name}, which has no latent space; train one that has, such as vae")
+        raise Refused(f"{run} holds {kind(record)}, which has no latent space; train one that has, such as vae")
     cells, layer = counts_of(open_cells(data), layer)
     absent = _absent(cells, genes, run)
     size = record["arguments"]["size"]  # as in training, so that training cells come out to the bit

@@ -136,6 +136,12 @@ def recipe_of(record: dict) -> Recipe:
     return recipe
 
 
+def kind(record: dict) -> str:
+    """What a record's run holds, with its article: a vae, an ebm."""
+    name = record["arguments"]["model"]
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
 def write(path: Path, put: Callable[[Path], object]) -> None:
     """Write beside the file, then rename: a reader finds the old file or the whole new one."""
     part = path.with_name(f"writing-{path.name}")

@@ -145,12 +145,26 @@ N_HIDDEN = _option("--n-hidden", "INT", type=Whole(1), default=128, help="Units 
 
 # What is asked of a finished run.
 SAMPLES = _option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
+SAMPLER = _option(
+    "--sampler",
+    "NAME",
+    type=click.Choice(["heun", "euler", "dopri", "hmc", "langevin"]),
+    show_default="heun for a flow, langevin for an ebm",
+    help="How a flow is followed: heun, euler or dopri, which chooses its steps; how an ebm is walked: hmc, langevin.",
+)
+EVALUATIONS = _option(
+    "--evaluations",
+    "INT",
+    type=Whole(1),
+    show_default="32 for a flow, 200 for an ebm",
+    help="How often the network of a flow or an ebm is asked for each cell: more is slower, and nearer to the model.",
+)
 SCALE = _option(
     "--scale",
     "FLOAT",
     type=Real(0),
     default=1.0,
-    help="How closely a ddpm follows labels: 0 not at all, 1 as in training, more than training cells do above 1.",
+    help="How closely a ddpm or flow follows labels: 0 not at all, 1 as in training, above 1 more than real cells do.",
 )
 RUN = click.Argument(["run"], metavar="DIR", type=click.Path(path_type=Path))
 CELLS = click.Argument(["data"], metavar="CELLS.h5ad")

@@ -35,13 +35,15 @@ def measured(cells: ad.AnnData, *, n_modules: int = 8) -> dict:
         phi, trend = dispersions(x, size[:, None], mean)
     size = size[:, None]
     loadings = _loadings(x, size, mean, phi, n_modules)
+    modules = pd.DataFrame(loadings, names, [f"module {i + 1}" for i in range(loadings.shape[1])])
+    found = modules.shape[1] > 0  # without, `perturbseq` draws modules for its perturbations, and cells do not use them
     return {
         "expression": pd.DataFrame({"mean": mean, "phi": phi}, names),
-        "gene_sets": pd.DataFrame(loadings, names, [f"module {i + 1}" for i in range(loadings.shape[1])]),
+        "gene_sets": modules if found else None,
         "dispersion": (*trend, 0.0),
         "depth_std": float(np.sqrt(max(np.log(size[size > 0]).var() - noise, 0))),
         "outside": float(outside),
-        "state": 1.0,
+        "state": float(found),
         "cycle": 0.0,
         "batch_std": 0.0,
     }

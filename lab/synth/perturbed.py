@@ -25,8 +25,8 @@ def perturbation_report(
 
     `cells`; `genes`, how many differ from control by Welch's t-test at a false discovery rate of 5 %, with at most
     `size` cells of either; `norm` of the shift; `reliability`, the correlation of two halves of its cells in their
-    shifts; `with_mean`, that of its shift with the mean of all others. In the last three the two shifts that are multiplied use
-    disjoint halves of the controls, lest these alone make them correlate; means over `splits` random halves.
+    shifts; `with_mean`, that of its shift with the mean of all others. In the last three the two shifts that
+    are multiplied use disjoint halves of the controls, lest these make them correlate; they are means over `splits`.
     """
     label = labels(cells, "perturbation").astype(str).to_numpy()
     x = log_normalise(cells.layers["counts"], check_counts(cells)).toarray()

@@ -151,6 +151,28 @@ def test_every_step_of_ddim_is_that_of_diffusers(denoisers, eta):
     assert denoisers.furthest(eta) < 1e-6
 
 
+@pytest.fixture(scope="module")
+def flows(bench):
+    return sys.modules["flows"]
+
+
+@pytest.mark.parametrize("d", [2, 50])
+def test_the_flow_that_is_timed_learns(flows, d):
+    losses = list(islice(flows.lab_steps(256, d), 300))
+    assert sum(losses[-20:]) < 0.9 * sum(losses[:20])  # 0.8 in fifty dimensions, where most of it is the floor
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("d", [2, 50])
+def test_torchcfm_learns_as_well_and_its_plans_cost_what_lab_s_pairs_do(flows, d):
+    pytest.importorskip("torchcfm")
+    both = [list(islice(steps(256, d), 300)) for steps in (flows.lab_steps, flows.torchcfm_steps)]
+    ours, theirs = (sum(losses[-100:]) for losses in both)
+    assert ours == pytest.approx(theirs, rel=0.1)
+    ours, theirs = flows.costs(256, d)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
 @pytest.mark.peer
 def test_the_bench_prints_ratios_and_both_likelihoods():
     pytest.importorskip("scvi")
@@ -162,6 +184,7 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
         *("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"),
         *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA", "sample_report"),
         *("training step, its example", "eta = 1.0: none of 50 steps differs", "a shuffled epoch takes"),
+        *("pairs, 1024 in 50 dimensions", "training step, 256 in 2 dimensions", "torchcfm's plan by more than"),
         "perturb.evaluate, 300 perturbations",
     ):
         assert words in out.stdout

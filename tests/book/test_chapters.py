@@ -41,6 +41,12 @@ def figures(page):
     return [c for c in cells(page, "code") if re.search(r"plt\.show\(|plot\.animate\(", c.source)]
 
 
+def tasks(page):
+    """(label, task) for every exercise: what stands between its start and its end."""
+    between = r"\{exercise-start\}.*?:label: (\S+)\n[`:]{3,}\n(.*?)\n[`:]{3,}\{exercise-end\}"
+    return re.findall(between, prose(page), re.S)
+
+
 def solved(page):
     """(label, the solution's code cells) for every exercise: a solution is all between its start and its end."""
     label, code = None, []
@@ -136,6 +142,17 @@ def test_exercises_check_themselves_and_their_solutions_run(page):
     for block in all_blocks(page):
         if block.name == "solution-start":
             assert block.dropdown, "solutions are folded"
+
+
+@each_chapter
+def test_an_exercise_says_how_long_it_takes_and_ends_in_a_number_to_hold_ones_own_against(page):
+    """So that a reader knows whether she is right before she opens the solution."""
+    told = tasks(page)
+    assert [label for label, _ in told] == [b.label for b in all_blocks(page) if b.name == "exercise-start"]
+    for label, task in told:
+        assert re.match(r"\*\((worked|faded|open), \d+ minutes\)\* ", task), f"{label} names no minutes"
+        check = re.search(r"\*Check:\* (.*)$", task)
+        assert check and re.search(r"\d", check[1]), f"{label} does not end in a number to check against"
 
 
 @each_chapter

@@ -61,21 +61,25 @@ def option(*words, model="vae"):
     return lambda folder: lines(written(folder), folder / "run", *QUICK, *words, model=model)
 
 
-def diffused(*words):
-    """ddpm on small cells."""
+def diffused(*words, model="ddpm"):
+    """A model of coordinates on small cells."""
     return lambda folder, n_cells=20: lines(
-        written(folder, n_cells=n_cells), folder / "run", "--epochs", "1", "--n-hidden", "8", *words, model="ddpm"
+        written(folder, n_cells=n_cells), folder / "run", "--epochs", "1", "--n-hidden", "8", *words, model=model
     )
 
 
-def undirected(folder):
-    """A finished ddpm without conditions, drawn from with a scale."""
-    assert main(diffused()(folder)) == 0
-    return sample(folder, "--scale", "2")
+def undirected(*words, model="ddpm"):
+    """A finished one without conditions, drawn from with these words."""
+
+    def make(folder):
+        assert main(diffused(model=model)(folder)) == 0
+        return sample(folder, *words)
+
+    return make
 
 
 def unplaced(folder):
-    """The same, asked for a place in its latent space."""
+    """A finished ddpm, asked for a place in its latent space."""
     assert main(diffused()(folder)) == 0
     return embed(folder, folder / "cells.h5ad")
 
@@ -393,12 +397,61 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
         diffused("--preset", "large", "--n-hidden", "12"),
         "--n-hidden 12 cannot be shared by eight heads of attention; give a multiple of 8",
     ),
+    "a flow with more coordinates than genes": (
+        diffused("--coordinates", "11", model="flow"),
+        "but there are 10 genes",
+    ),
+    "a flow with a path of its own": (diffused("--schedule", "vp", model="flow"), "no option --schedule"),
+    "an energy with more coordinates than cells": (
+        lambda f: diffused("--coordinates", "10", model="ebm")(f, n_cells=11),
+        "--coordinates 10: 10 cells have at most 9 components; take fewer",
+    ),
+    "an energy told a column": (diffused("--condition", "batch", model="ebm"), "no option --condition"),
+    "chains that never move": (diffused("--chain-steps", "0", model="ebm"), "'--chain-steps': 0 is not in the range"),
+    "chains that stand still": (
+        diffused("--step-size", "0", model="ebm"),
+        "'--step-size': 0.0 is not in the range x>0",
+    ),
+    "chains that run away": (diffused("--step-size", "1e9", model="ebm"), "a smaller --step-size than 1e+09"),
+    "a learning rate with which a flow explodes": (diffused("--lr", "1e30", "--epochs", "5", model="flow"), "lower lr"),
+    "a learning rate with which an energy explodes": (
+        diffused("--lr", "1e30", "--epochs", "5", model="ebm"),
+        "lower lr",
+    ),
     "a learning rate with which diffusion explodes": (diffused("--lr", "1e30", "--epochs", "5"), "lower lr"),
     "diffusion told a column that is missing": (diffused("--condition", "tissue"), "no column 'tissue'"),
     "a scale below none": (lambda f: sample(f, "--scale", "-1"), "'--scale': -1.0 is not in the range x>=0"),
     "an infinite scale": (lambda f: sample(f, "--scale", "inf"), "'--scale': inf is not a finite number"),
-    "a scale for a vae": (run_of("sample", "--scale", "2"), "holds a vae, which follows labels in one way only"),
-    "a scale without labels": (undirected, "a ddpm that is told no conditions, so that --scale has none to"),
+    "a scale for a vae": (run_of("sample", "--scale", "2"), "a vae, which knows no --scale, as ddpm and flow do"),
+    "a scale without labels": (
+        undirected("--scale", "2"),
+        "a ddpm that is told no conditions, so that --scale has none",
+    ),
+    "a scale for an energy": (undirected("--scale", "2", model="ebm"), "an ebm, which knows no --scale"),
+    "a sampler for a vae": (run_of("sample", "--sampler", "heun"), "in one way only; leave --sampler out"),
+    "how to draw from diffusion": (
+        undirected("--sampler", "hmc", "--evaluations", "50"),
+        "a ddpm, which is drawn from in one way only; leave --sampler and --evaluations out",
+    ),
+    "a sampler that nobody knows": (lambda f: sample(f, "--sampler", "walk"), "'walk' is not one of 'heun', 'euler'"),
+    "a sampler of another model": (
+        undirected("--sampler", "hmc", model="flow"),
+        "a flow, which is drawn from by heun or euler or dopri, not by hmc; name one of these",
+    ),
+    "no evaluations": (lambda f: sample(f, "--evaluations", "0"), "'--evaluations': 0 is not in the range x>=1"),
+    "half a step of heun": (
+        undirected("--evaluations", "1", model="flow"),
+        "heun takes 2 evaluations a step, more than",
+    ),
+    "dopri told how many": (
+        undirected("--sampler", "dopri", "--evaluations", "9", model="flow"),
+        "dopri finds how many evaluations it needs; leave --evaluations out",
+    ),
+    "half a step of hmc": (
+        undirected("--sampler", "hmc", "--evaluations", "9", model="ebm"),
+        "hmc takes 10 evaluations a step, more than --evaluations 9; give 10 or more",
+    ),
+    "a level of an energy": (undirected("--condition", "batch=day 1", model="ebm"), "it is told no conditions"),
     "an embedding by diffusion": (unplaced, "holds a ddpm, which has no latent space; train one that has, such as vae"),
     "vae with beta": (option("--beta", "2"), "no option --beta"),
     "a stray word": (option("stray"), "'stray' belongs to no option"),

@@ -20,6 +20,7 @@ from lab.command.recipes import found
         ["train", "vae", "--help"],
         ["train", "cvae", "--help"],
         ["train", "ddpm", "--help"],
+        ["train", "ebm", "--help"],
         ["sample", "--help"],
         ["embed", "--help"],
         ["report", "--help"],
@@ -61,6 +62,8 @@ def test_help_lists_the_options_that_all_models_share_and_those_of_one_and_the_f
         "beta-vae": "held-out loss",
         "iwae": "held-out loss",
         "ddpm": "one half where nothing is remembered",
+        "flow": "that of coupled pairs is lower",
+        "ebm": "told neither depth nor labels",
     }.items(),
 )
 def test_help_says_of_a_model_what_its_options_do_not(model, words, capsys):

@@ -19,6 +19,8 @@ MODELS = {  # the command of each recipe: options with which it trains in a seco
     "beta-vae": [*SMALL, "--warm-up", "200"],
     "iwae": [*SMALL, "--k", "3", "--doubly"],
     "ddpm": ["--n-hidden", "32", "--coordinates", "5", "--condition", "batch", "--condition", "cell_type"],
+    "flow": ["--n-hidden", "32", "--coordinates", "5", "--couple", "--condition", "batch", "--condition", "cell_type"],
+    "ebm": ["--n-hidden", "32", "--coordinates", "5"],
 }
 
 

@@ -23,6 +23,8 @@ class Recipe(NamedTuple):
     `sample(model, b) -> counts` (B, G), new cells of the depths and conditions in `b`;
     `embed(model, b) -> {key: coordinates}`, each (B, Z), for `obsm`. None: the family has no such thing.
     `guided`: `sample` takes a scale too, and follows the conditions less (0: not at all) or more than at 1.
+    `samplers`: the names that `sample` takes as its sampler, the first where none is given, and a number of
+    evaluations of the network.
     """
 
     build: Callable
@@ -33,6 +35,7 @@ class Recipe(NamedTuple):
     sample: Callable | None = None
     embed: Callable | None = None
     guided: bool = False
+    samplers: tuple[str, ...] = ()
 
 
 class Known(NamedTuple):

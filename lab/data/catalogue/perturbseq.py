@@ -58,8 +58,8 @@ def perturbseq(
 
     Targets are nodes of a random directed graph. They act on overlapping modules of genes, on a few genes of their own,
     on themselves and on their neighbours. `preset`: "tiny" (300 genes x 2,000 cells, 10 targets, 4 doubles), "small"
-    (1,000 x 10,000, 30, 20) or "medium" (2,000 x 50,000, 80, 60; 2 GB). `n_genes`, `n_cells`, `n_targets`, `n_doubles`
-    replace its numbers, real tables (`expression`, `annotation`, `gene_sets`) its genes.
+    (1,000 x 10,000, 30, 20) or "medium" (2,000 x 50,000, 80, 60; 12 s, 2.3 GB). `n_genes`, `n_cells`, `n_targets` and
+    `n_doubles` replace its numbers, real tables (`expression`, `annotation`, `gene_sets`) its genes.
 
     Knobs, and what their defaults are taken from (Norman 2019: K562, 125 doubles; Papalexi 2021: THP-1):
 
@@ -74,8 +74,9 @@ def perturbseq(
       (Ahlmann-Eltze 2025). Regressions find c1, c2 with Norman's medians .74 and .69, one of them below .5 in 44 %.
     - `cis`: how much of the target's change the gene beside it shares, times exp(-distance / 50 kb). A choice.
     - `escape`: share of cells that carry a guide and are not changed; 0 to .2, Mixscape's mixture (Papalexi).
-    - `fitness`: a condition's share of cells falls by exp(-cost), cost ~ `fitness` strength Exponential(1); 48 to 1,341
-      cells a target in Papalexi. `depth_loss`: its share lost in UMIs; in Norman doubles have 12.0k, singles 13.7k.
+    - `fitness`: a condition's share of cells falls by exp(-cost), cost ~ `fitness` min(strength Exponential(1), 3); 48
+      to 1,341 cells a target in Papalexi. `depth_loss`: its share lost in UMIs; Norman's doubles have 12.0k, singles
+      13.7k.
     - `arrest`: how far three targets in ten hold cells in G1, a class of its own in Norman.
     - `control`: share of control cells; .12 in Papalexi, .11 in Norman.
     - `depth`: mean UMIs a cell (3 a gene). `depth_std`, log-sd: .28 to .33 in a type of PBMC, .37 to .41 in Norman, .54
@@ -145,7 +146,8 @@ CARD = Card(
 def counterfactual(cells: ad.AnnData, perturbation: str | None = None) -> np.ndarray:
     """True mean counts (N, G) of each simulated cell had it carried `perturbation` ("control": none), all else of the
     cell unchanged: state, place in the cycle, batch, library, whether it escapes, and the number of its guide. Without
-    `perturbation`, the factual mean. Two calls give what no experiment sees: the same cell with and without.
+    `perturbation`, the factual mean. Two calls give what no experiment sees: the same cell with and without. The array
+    is dense: choose cells first, `counterfactual(cells[:1000], ...)`.
     """
     labels = cells.obs["perturbation"] if perturbation is None else [perturbation] * cells.n_obs
     share, size = law.rates(law.parameters(cells), labels, cells.obs, cells.obsm["state"])

@@ -25,6 +25,13 @@ def test_where_nothing_was_done_every_column_is_null():
         assert abs(table[column].mean()) < 3 * max(table[column].std() / np.sqrt(30), 0.02), column
 
 
+def test_a_perturbation_is_not_among_its_own_others():
+    """Of four, it would be a quarter of the mean, and correlate with it by about a half."""
+    few = {"n_targets": 4, "n_doubles": 0, "control": 0.7, "n_cells": 3000, "effect": 0, "systematic": 0}
+    found = [synth.perturbation_report(data.perturbseq(seed=seed, **few))["with_mean"].mean() for seed in range(3)]
+    assert abs(np.mean(found)) < 0.15
+
+
 def test_controls_that_both_shifts_share_would_make_noise_correlate(screen):
     """What the disjoint halves are for: without effect, shifts from one control mean correlate by the mean's noise."""
     idle = data.perturbseq(n_cells=8000, n_targets=30, n_doubles=0, effect=0, systematic=0, control=0.03)
@@ -62,8 +69,8 @@ def test_too_few_controls_or_perturbations_are_refused(screen):
         Refused, match="0 cells are labelled 'ctrl', and 11 perturbations have 40; it takes 40 controls"
     ):
         synth.perturbation_report(screen, control="ctrl")
-    with pytest.raises(Refused, match="and 0 perturbations have 600; .* or lower min_cells"):
-        synth.perturbation_report(screen, min_cells=600)
+    with pytest.raises(Refused, match="and 0 perturbations have 5000; .* or lower min_cells"):
+        synth.perturbation_report(screen, min_cells=5000)
     with pytest.raises(Refused, match="obs has no column 'perturbation'"):
         without = screen.copy()
         del without.obs["perturbation"]
