@@ -138,7 +138,7 @@ def test_cells_made_of_real_ones_are_near_enough_and_score_nothing(parts, test, 
 
 @pytest.fixture(scope="module")
 def profiles():
-    """What may be made of homework 4's screen without a thought, beside the reference: (23, 300) each."""
+    """What may be made of homework 4's screen without a thought, beside the reference: (33, 300) each."""
     train, asked = hw04.screen()
     means = train.to_df().groupby(train.obs["perturbation"].to_numpy()).mean()
     control, parts = means.loc["control"].to_numpy(), [name.split("+") for name in asked]
@@ -153,11 +153,11 @@ def profiles():
         "reference": reference("hw04", "predict", 0)(train, asked),
         "times .8": control + 0.8 * added,
         "additive": control + added,
-        "no change": np.tile(control, (23, 1)),
-        "mean of all": np.tile(means.drop("control").mean(), (23, 1)),
-        "mean of doubles": np.tile(means.loc[known].mean(), (23, 1)),
+        "no change": np.tile(control, (len(asked), 1)),
+        "mean of all": np.tile(means.drop("control").mean(), (len(asked), 1)),
+        "mean of doubles": np.tile(means.loc[known].mean(), (len(asked), 1)),
         "copies of the nearest double": means.loc[known].to_numpy()[near],
-        "copies of any doubles": means.loc[(2 * known)[:23]].to_numpy(),
+        "copies of any doubles": means.loc[(2 * known)[: len(asked)]].to_numpy(),
         "copies of the stronger single": means.loc[stronger].to_numpy(),
         "the same doubles under the public seed": twins.loc[asked].to_numpy(),
     }
@@ -174,7 +174,7 @@ def test_doubles_that_were_learned_beat_the_additive_ones_and_what_was_copied_or
 ):
     found = {kind: way(p, seed, tmp_path) for kind, p in profiles.items()}
     assert hw04.FULL + 0.02 < found.pop("reference") < hw04.SEEN - 0.1
-    assert hw04.HALF + 0.02 < found.pop("times .8") < hw04.FULL - 0.1
+    assert hw04.HALF + 0.02 < found.pop("times .8") < hw04.FULL - 0.05
     assert max(found.values()) < hw04.HALF - 0.03, found
     assert abs(found["additive"]) < 1e-6 and found["mean of all"] < 0.05 and found["no change"] < -0.2
 
@@ -183,13 +183,13 @@ def test_profiles_of_the_cells_that_judge_and_what_are_no_profiles_score_nothing
     judge = hw04.unseen(3)
     seen = judge.to_df().groupby(judge.obs["perturbation"].to_numpy()).mean().loc[hw04.screen()[1]].to_numpy()
     assert way(seen, 3, tmp_path) > hw04.SEEN + 0.2 and way(seen, 4, tmp_path) < hw04.HALF + 0.3
-    for bad in (seen[:22], np.where(seen > 2, np.nan, seen), np.expm1(seen), 0 * seen):
+    for bad in (seen[:32], np.where(seen > 2, np.nan, seen), np.expm1(seen), 0 * seen):
         assert np.isnan(way(bad, 3, tmp_path))
 
 
 def test_the_cells_to_learn_from_hold_no_truth_and_no_double_that_is_asked_for(tmp_path):
     train, asked = hw04.screen()
-    assert len(asked) == 23 and not set(asked) & set(train.obs["perturbation"])
+    assert len(asked) == 33 and not set(asked) & set(train.obs["perturbation"])
     assert {part for name in asked for part in name.split("+")} <= set(train.obs["perturbation"])
     assert not train.uns and not train.varm and not train.obsm and not len(train.var.columns)
     assert list(train.obs) == ["perturbation", "n_counts"]
