@@ -77,8 +77,8 @@ def _made() -> tuple[ad.AnnData, list[str]]:
 
 
 def screen() -> tuple[ad.AnnData, list[str]]:
-    """Cells to learn from, controls, twelve single perturbations and 33 of their doubles: log-expression in X, counts in
-    layers, obs["perturbation"]. And the names of the 33 other doubles, which are asked for."""
+    """Cells to learn from, controls, twelve single perturbations and 33 of their doubles: log-expression in X, counts
+    in layers, obs["perturbation"]. And the names of the 33 other doubles, which are asked for."""
     cells, asked = _made()
     known = cells[~cells.obs["perturbation"].isin(asked).to_numpy()]
     obs = pd.DataFrame({"perturbation": known.obs["perturbation"].astype(str), "n_counts": known.obs["n_counts"]})
@@ -91,7 +91,8 @@ def unseen(seed: int) -> ad.AnnData:
     cells, asked = _made()
     random, labels = np.random.default_rng(seed), ["control"] * CONTROLS + asked * EACH
     some = cells[random.permutation(cells.n_obs)[: len(labels)]].copy()
-    pairs = perturbations.doubles(random, cells.uns["perturbseq"]["singles"], cells.varm["shift"], SCREEN["n_doubles"], 1.0)
+    singles, n = cells.uns["perturbseq"]["singles"], SCREEN["n_doubles"]
+    pairs = perturbations.doubles(random, singles, cells.varm["shift"], n, 1.0)
     some.uns["perturbseq"]["doubles"], some.varm["epistasis"] = pairs
     some.obs_names, some.obs["perturbation"] = [f"judge {i + 1}" for i in range(len(labels))], labels
     return law.with_counts(some, seed)
