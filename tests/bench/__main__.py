@@ -1,7 +1,7 @@
 """`make bench`: the count VAE of `lab` against scvi-tools' SCVI on the same simulated counts, and where they differ;
 then what the book's other objectives cost, by `models`, how fast chains walk, by `chains`, what it takes to judge
-samples, by `samples`, DDPM against diffusers, by `denoisers`, flow matching against torchcfm, by `flows`, cells from disk
-in shuffled order, by `disk`, and what it takes to judge predicted perturbations, by `perturbations`.
+samples, by `samples`, DDPM against diffusers, by `denoisers`, flow matching against torchcfm, by `flows`, cells from
+disk in shuffled order, by `disk`, and what it takes to judge predicted perturbations, by `perturbations`.
 
 Both get the same layers (one hidden layer of 128, 10 latent variables, NB likelihood with one dispersion per gene), the
 same cells, minibatches of 128, epochs, learning rate 1e-3, KL weight 1 from the first step, one process and the same
