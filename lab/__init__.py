@@ -22,6 +22,9 @@ models, none imports another
     flow          fields learned from pairs of points, which pairs to take, and a density by change of variables
     ebm           energies: replayed chains, contrast, partition functions, a Boltzmann machine
 
+applications, import models, never one another
+    perturb       what a perturbation does to cells: the judge of all predictions, and what it lets be known to whom
+
 edges, import anything
     __main__      python -m lab
     command       its commands, one folder a run, one recipe a family of models

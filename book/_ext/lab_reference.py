@@ -110,7 +110,7 @@ def rst(lines):
     """A docstring as reStructuredText that cannot be misread: markup escaped, indented lines as they stand."""
     for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
         head, *rest = paragraph.split("\n")
-        if paragraph.startswith(" ") or any(line.startswith(("  ", "- ", "* ")) for line in rest):
+        if paragraph.startswith((" ", ">>>")) or any(line.startswith(("  ", "- ", "* ")) for line in rest):
             yield from (f"| {escaped(line)}" for line in paragraph.split("\n"))
         else:
             yield from (escaped(line) for line in paragraph.split("\n"))

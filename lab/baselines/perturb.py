@@ -1,0 +1,121 @@
+"""What a perturbation model has to beat, as mean profiles (N, G): made of control cells and of perturbations that are
+known, one rule throughout: a perturbation that is itself known is left out of its own prediction.
+
+`known` is a table of mean profiles, perturbations x genes. A row is NaN where a baseline has nothing to say.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lab.errors import Refused
+
+PENALTIES = np.array([0.01, 0.1, 1.0, 10.0, 100.0, np.inf])  # in units of the number of known perturbations
+
+
+def parts(name: str, separator: str = "+") -> tuple[str, ...]:
+    """The single perturbations of a combination, in the order of the alphabet: those of A+B and of B+A are alike."""
+    return tuple(sorted(part.strip() for part in str(name).split(separator)))
+
+
+def perturbed_mean(names: Sequence[str], known: pd.DataFrame) -> np.ndarray:
+    """The mean of all known perturbations, each of one weight.
+
+    >>> known = pd.DataFrame([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]], ["A", "B", "C"])
+    >>> perturbed_mean(["A", "new"], known)
+    array([[4. , 1.5],
+           [3. , 1. ]])
+    """
+    total, at = known.to_numpy(float).sum(0), known.index.get_indexer(list(names))
+    own = np.where(at[:, None] >= 0, known.to_numpy(float)[at], 0)
+    left = len(known) - (at >= 0)[:, None]
+    return np.divide(total - own, left, out=np.full(own.shape, np.nan), where=left > 0)
+
+
+def additive(names: Sequence[str], control: np.ndarray, known: pd.DataFrame, separator: str = "+") -> np.ndarray:
+    """Control (G,) and the shifts of the parts of a combination, where all of them are known.
+
+    >>> known = pd.DataFrame([[1.0, 0.0], [3.0, 2.0]], ["A", "B"])
+    >>> additive(["B+A", "A"], np.ones(2), known)
+    array([[ 3.,  1.],
+           [nan, nan]])
+    """
+    rows = []
+    for name in names:
+        of = parts(name, separator)
+        sayable = len(of) > 1 and all(part in known.index for part in of)
+        rows.append(control + (known.loc[list(of)] - control).sum() if sayable else np.full(len(control), np.nan))
+    return np.array(rows, float).reshape(len(names), -1)
+
+
+def nearest(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
+    """The profile of the known perturbation whose features are nearest, each in units of its spread among known ones.
+
+    >>> known = pd.DataFrame([[1.0, 0.0], [3.0, 2.0]], ["A", "B"])
+    >>> nearest(["A", "new"], known, pd.DataFrame({"f": [0, 5, 1]}, ["A", "B", "new"]))
+    array([[3., 2.],
+           [1., 0.]])
+    """
+    rows = np.full((len(names), known.shape[1]), np.nan)
+    x, of, seen, there = _described(names, known, features)
+    if len(seen) < 2:
+        return rows
+    apart = np.square(of[:, None] - x[None]).sum(2)
+    apart[np.array(names, object)[there][:, None] == seen.to_numpy()[None]] = np.inf
+    rows[there] = known.loc[seen].to_numpy()[apart.argmin(1)]
+    return rows
+
+
+def ridge(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
+    """Linear regression of profiles on features, with a penalty on all but the mean, chosen by leaving out each known
+    perturbation in turn; a prediction of one of them is that of the fit without it, in closed form.
+
+    >>> known = pd.DataFrame([[0.0], [1.0], [2.0], [3.0]], list("ABCD"))
+    >>> ridge(["new"], known, pd.DataFrame({"f": [0, 1, 2, 3, 10]}, [*"ABCD", "new"])).round()
+    array([[10.]])
+    """
+    rows = np.full((len(names), known.shape[1]), np.nan)
+    x, of, seen, there = _described(names, known, features)
+    if len(seen) < 3:
+        return rows
+    y = known.loc[seen].to_numpy(float)
+    mean, n = y.mean(0), len(y)
+    u, s, v = np.linalg.svd(x, full_matrices=False)
+    turned = u.T @ (y - mean)
+    best = None
+    for penalty in PENALTIES * n:
+        kept = s**2 / (s**2 + penalty)
+        error = (y - mean - (u * kept) @ turned) / (1 - 1 / n - (u**2 @ kept))[:, None]  # left out, each in its turn
+        if best is None or np.square(error).sum() < best[0]:
+            slope = np.divide(kept, s, out=np.zeros_like(s), where=s > 0)
+            best = np.square(error).sum(), error, (v.T * slope) @ turned
+    at = seen.get_indexer(np.array(names, object)[there])
+    rows[there] = np.where(at[:, None] >= 0, (y - best[1])[at], mean + of @ best[2])
+    return rows
+
+
+def target_features(names: Sequence[str], cells, genes: pd.Index, n: int = 10, separator: str = "+") -> pd.DataFrame:
+    """Features from nothing but control cells (B, G): where a perturbation's target gene stands in their first `n`
+    components, a combination's the sum of its parts'. Perturbations of which a target is not measured are left out."""
+    x = np.asarray(cells.toarray() if hasattr(cells, "toarray") else cells, float)
+    x = x - x.mean(0)
+    _, s, v = np.linalg.svd(x @ x.T if len(x) < x.shape[1] else x.T @ x, hermitian=True)
+    v = v[:n] @ x / np.sqrt(s[:n, None].clip(1e-12)) if len(x) < x.shape[1] else v[:n]  # (n, G)
+    at = {name: genes.get_indexer(parts(name, separator)) for name in names}
+    return pd.DataFrame({name: v[:, of].sum(1) for name, of in at.items() if (of >= 0).all()}, dtype=float).T
+
+
+def _described(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame):
+    """Features of the known (K, F) and of the named that have any, (M, F), both in units of the known ones' spread;
+    the known that have any, and which of `names` do (N,)."""
+    if not features.index.is_unique or not np.isfinite(features.to_numpy(float)).all():
+        raise Refused("features are one finite row a perturbation; drop rows that occur twice or hold NaN")
+    seen = known.index[known.index.isin(features.index)]
+    there = pd.Index(names).isin(features.index)
+    if not len(seen):
+        return np.zeros((0, 0)), np.zeros((0, 0)), seen, there
+    x, of = (features.loc[list(rows)].to_numpy(float) for rows in (seen, np.array(names, object)[there]))
+    mean, std = x.mean(0), x.std(0)
+    std = np.where(std > 0, std, 1)
+    return (x - mean) / std, (of - mean) / std, seen, there

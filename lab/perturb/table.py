@@ -1,0 +1,87 @@
+"""The table to read: every metric and row over perturbations, what a mean predictor wins, and their picture."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from lab import metrics, plot
+from lab.errors import Refused
+
+from .rows import LOW, METRICS, ROWS
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of what `evaluate` returned, a line a metric and row: `median`, `mean`, `low` and `high` (5 and 95 %) over
+    perturbations, each taken as the mean of its splits; `spread`, the standard deviation of the median over splits;
+    and `judged`, of how many perturbations.
+
+    A ceiling that is not estimable counts as below all others: a median that falls there is NaN.
+    """
+    lines = {}
+    for (metric, row), of in scores.groupby(["metric", "row"], observed=True):
+        wide = of.pivot(index="perturbation", columns="split", values="value")
+        each = wide.mean(axis=1)
+        ranked = each.fillna(-np.inf)
+        over = wide.median()
+        with np.errstate(invalid="ignore"):
+            quantiles = [ranked.quantile(q, interpolation="linear") for q in (0.5, 0.05, 0.95)]
+        median, low, high = (q if np.isfinite(q) else np.nan for q in quantiles)
+        spread = over.std() if len(over) > 1 else np.nan
+        lines[metric, row] = [median, each.mean(), low, high, spread, int(each.notna().sum())]
+    columns = ["median", "mean", "low", "high", "spread", "judged"]
+    table = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["metric", "row"])
+    return table.astype({"judged": int})
+
+
+def at_a_glance(scores: pd.DataFrame, what: str = "median") -> pd.DataFrame:
+    """One column of the summary, metrics x rows."""
+    wide = summary(scores)[what].unstack("row")
+    return wide.loc[[m for m in METRICS if m in wide.index], [row for row in ROWS if row in wide.columns]]
+
+
+def against(scores: pd.DataFrame, row: str = "perturbed-mean") -> pd.DataFrame:
+    """The model beside one row on the split it was given, perturbation by perturbation: the mean `difference`, above 0
+    where the model is better, its standard `error` over perturbations, and a `verdict`, model, even (within two
+    errors) or the row's name. The error is that of other perturbations; the noise of the controls is all rows'."""
+    given = scores[scores["split"] == 0].pivot(index="perturbation", columns=["metric", "row"], values="value")
+    lines = {}
+    for metric in METRICS:
+        if not {(metric, "model"), (metric, row)} <= set(given.columns):
+            continue
+        both = given[[(metric, "model"), (metric, row)]].dropna().to_numpy()
+        if len(both) > 1:
+            sign = -1 if metric in LOW else 1
+            apart, error = metrics.paired(*(sign * both.T.copy()))
+            rounding = 1e-5 * np.abs(both).mean()
+            verdict = "even" if abs(apart) <= max(2 * error, rounding) else "model" if apart > 0 else row
+            lines[metric] = [apart, error, verdict]
+    if not lines:
+        raise Refused(f"there is no row {row!r} beside the model, or no two perturbations that both have")
+    return pd.DataFrame.from_dict(lines, orient="index", columns=["difference", "error", "verdict"])
+
+
+def draw(scores: pd.DataFrame):
+    """A panel a metric, a line a row: the median over perturbations, and where nine in ten of them lie. Returns the
+    figure."""
+    table = summary(scores)
+    shown = [m for m in METRICS if m in table.index.get_level_values(0)]
+    rows = [row for row in ROWS if row in table.index.get_level_values(1)][::-1]
+    width = min(len(shown), 4)
+    height = -(-len(shown) // width)
+    figure, axes = plt.subplots(
+        height, width, figsize=(2.1 * width + 1, 0.6 + 1.7 * height), sharey=True, squeeze=False
+    )
+    for metric, ax in zip(shown, axes.flat):
+        of = table.loc[metric].reindex(rows)
+        colors = [plot.CYCLE[1] if row == "model" else plot.CYCLE[0] if row != "ceiling" else plot.GREY for row in rows]
+        ax.hlines(range(len(rows)), of["low"], of["high"], colors=colors, lw=1.2, alpha=0.6)
+        ax.scatter(of["median"], range(len(rows)), c=colors, s=16, zorder=3)
+        ax.set_title(f"{metric}{', low is good' if metric in LOW else ''}", fontsize=8)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.margins(y=0.08)
+        if of["low"].min() < 0 < of["high"].max():
+            ax.axvline(0, color=plot.GREY, lw=0.6, ls=":")
+    for ax in axes.flat[len(shown) :]:
+        ax.axis("off")
+    return figure

@@ -1,0 +1,122 @@
+"""The judge on real screens, subsets that LAB_DATA holds: what shared controls add, and what is left without them."""
+
+import os
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from screens import Screen, means
+
+from lab import perturb
+from lab.data.prepare import log_normalise
+from lab.perturb import scores
+
+pytestmark = pytest.mark.real
+CONTROL = "delta-correlation (control)"
+
+
+def cells(file, of, control, total=None):
+    """Perturbed and control cells of a file, counts in their layer, and full totals where there are any."""
+    raw = ad.read_h5ad(Path(os.environ["LAB_DATA"], file))
+    obs = pd.DataFrame({"perturbation": raw.obs[of].astype(str)})
+    if total:
+        obs["n_counts"] = raw.obs[total]
+    if "bio_rep" in raw.obs:
+        obs["donor"] = raw.obs["bio_rep"].astype(str)
+    every = ad.AnnData(layers={"counts": raw.X}, obs=obs, var=raw.var[[]])
+    kept = every.obs["perturbation"].value_counts()
+    few = kept[kept < (200 if control == "non-targeting" else 4)].index
+    every = every[~every.obs["perturbation"].isin(few)]
+    is_control = (every.obs["perturbation"] == control).to_numpy()
+    a, b = perturb.control_halves(every[is_control].copy())
+    return Screen(every[~is_control].copy(), a, b, None)
+
+
+def profiles(some):
+    total = some.obs["n_counts"] if "n_counts" in some.obs else np.asarray(some.layers["counts"].sum(1)).ravel()
+    x, of = log_normalise(some.layers["counts"], total).toarray(), some.obs["perturbation"].to_numpy()
+    return pd.DataFrame({name: x[of == name].mean(0) for name in sorted(set(of))}, some.var_names).T
+
+
+def shared(s):
+    """Median delta-correlation of the mean of the others where all shifts are from all controls."""
+    t, every = profiles(s.cells), ad.concat([s.a, s.b])
+    every.obs["perturbation"] = "control"
+    c = profiles(every).to_numpy()
+    rest = (t.to_numpy().sum(0) - t.to_numpy()) / (len(t) - 1)
+    return np.median(scores.correlation(rest - c, t.to_numpy() - c))
+
+
+def unchanged(s):
+    a = profiles(s.a).to_numpy()
+    names = sorted(set(s.cells.obs["perturbation"]))
+    return means(pd.DataFrame(np.tile(a, (len(names), 1)), names, s.cells.var_names), s.cells.var_names)
+
+
+@pytest.fixture(scope="module")
+def norman():
+    file = "norman2019/norman19_subset_3375x500_counts.h5ad"
+    s = cells(file, "condition", "control", "ncounts")
+    return s, s.judged(unchanged(s))
+
+
+@pytest.fixture(scope="module")
+def papalexi():
+    s = cells("papalexi2021/papalexi2021_thp1_counts.h5ad", "target", "non-targeting")
+    return s, s.judged(unchanged(s), replicate="donor")
+
+
+def test_norman_of_its_perturbed_mean_more_than_half_is_the_controls(norman):
+    """.576 with controls shared, .26 without, of which a tenth is which half of 100 controls."""
+    s, table = norman
+    assert shared(s) == pytest.approx(0.575, abs=0.005)
+    line = perturb.summary(table).loc[(CONTROL, "perturbed-mean")]
+    over_splits = table[(table["metric"] == CONTROL) & (table["row"] == "perturbed-mean")]
+    medians = over_splits.groupby("split")["value"].median()
+    assert medians.mean() == pytest.approx(0.263, abs=3 * medians.std() / np.sqrt(len(medians)))
+    assert 0.05 < line["spread"] < 0.2
+
+
+def test_norman_five_doubles_add_up_as_far_as_was_measured(norman):
+    s, _ = norman
+    doubles = ["KLF1+MAP2K6", "KLF1+TGFBR2", "MAP2K3+MAP2K6", "MAP2K3+SLC38A2", "MAPK1+TGFBR2"]
+    train, test = perturb.hold_out(s.cells, test=doubles)
+    judged = Screen(test, s.a, s.b, None)
+    table = judged.judged(unchanged(judged), train=train)
+    of = table[(table["metric"] == CONTROL) & (table["row"] == "additive")]
+    each = of.groupby("perturbation")["value"].agg(["mean", "std"]).sort_values("mean")
+    apart = each["mean"] - [0.30, 0.33, 0.86, 0.91, 0.94]  # from as many other splits
+    assert (apart.abs() < 3 * each["std"] * np.sqrt(2 / 20) + 0.01).all() and each["std"].iloc[:2].min() > 0.05
+    assert perturb.at_a_glance(table, "mean").loc["discrimination", "additive"] > 0.6
+
+
+def test_norman_labels_dealt_among_all_cells_leave_nothing(norman):
+    table = norman[1]
+    null = table[(table["row"] == "null") & (table["metric"] == CONTROL)].groupby("split")["value"].mean()
+    assert abs(null.mean()) < 3 * null.std() / np.sqrt(len(null))
+
+
+def test_papalexi_of_its_perturbed_mean_nothing_is_left_without_shared_controls(papalexi):
+    s, table = papalexi
+    assert s.cells.obs["perturbation"].nunique() == 23
+    assert 0.15 < shared(s) < 0.22
+    medians = (
+        table[(table["metric"] == CONTROL) & (table["row"] == "perturbed-mean")].groupby("split")["value"].median()
+    )
+    assert medians.mean() == pytest.approx(0.043, abs=3 * medians.std() / np.sqrt(len(medians)))
+
+
+def test_papalexi_strong_targets_have_a_ceiling_and_most_others_next_to_none(papalexi):
+    s, table = papalexi
+    bound = table[(table["row"] == "ceiling") & (table["metric"] == CONTROL)].set_index("perturbation")["value"]
+    assert (bound[["IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4"]] > 0.9).all()
+    assert bound.fillna(0).drop(["IFNGR1", "IFNGR2", "JAK2", "STAT1", "SMAD4", "IRF1", "CUL3", "STAT2"]).median() < 0.6
+
+
+def test_papalexi_three_replicates_find_the_targets_with_an_effect(papalexi):
+    s, table = papalexi
+    judged = table[(table["row"] == "no-change") & (table["metric"] == "DE overlap")]
+    often = judged["perturbation"].value_counts()
+    assert {"IFNGR1", "IFNGR2", "JAK2", "STAT1"} <= set(often[often == 20].index)
