@@ -24,6 +24,7 @@ models, none imports another
 
 applications, import models, never one another
     perturb       what a perturbation does to cells: the judge of all predictions, and what it lets be known to whom
+    synth         real cells measured for a simulator, and how near to them it comes
 
 edges, import anything
     __main__      python -m lab

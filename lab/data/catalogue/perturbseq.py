@@ -39,6 +39,7 @@ def perturbseq(
     control: float = 0.12,
     depth: float | None = None,
     depth_std: float = 0.4,
+    outside: float = 0.0,
     spread: float = 1.85,
     dispersion: tuple[float, float, float] = (0.55, -0.3, 0.5),
     state: float = 0.3,
@@ -78,7 +79,8 @@ def perturbseq(
     - `arrest`: how far three targets in ten hold cells in G1, a class of its own in Norman.
     - `control`: share of control cells; .12 in Papalexi, .11 in Norman.
     - `depth`: mean UMIs a cell (3 a gene). `depth_std`, log-sd: .28 to .33 in a type of PBMC, .37 to .41 in Norman, .54
-      to .59 in targeted panels. `spread`: log-sd of the genes' means, 1.85 in Papalexi's controls.
+      to .59 in targeted panels. `spread`: log-sd of the genes' means, 1.85 in Papalexi's controls. `outside`: share of
+      UMIs in genes not simulated, .99 for Norman's 500: then these genes hardly take from one another.
     - `dispersion` (a, b, s): Var = mean + phi mean^2, phi = a mean^b exp(s N(0, 1)), all of it but the depth's. Kang's
       monocytes have phi 1.27 / .80 / .75 / .66 / .40 / .25 at means .07 / .17 / .5 / 1.7 / 5 / 20.
     - `state`: sd of a module's activity over cells. `cycle`: log amplitude of the S and G2M programmes. `batch_std`:
@@ -124,7 +126,8 @@ def perturbseq(
     varm = {"module": modules, "cycle": phases, "shift": shift, "epistasis": own, "batch": batch}
     cells = ad.AnnData(obs=obs, var=var, varm=varm | {"local": genes.local(table, singles.index, cis)})
     cells.obsm["state"] = random.normal(0, state, (n_cells, modules.shape[1]))
-    knobs = {"depth_loss": depth_loss, "escape": escape, "state": state, "zero_inflation": zero_inflation, "n_genes": n}
+    knobs = {"depth_loss": depth_loss, "escape": escape, "state": state, "zero_inflation": zero_inflation}
+    knobs |= {"n_genes": n, "outside": outside}
     cells.uns["perturbseq"] = {"singles": singles, "doubles": doubles, "guides": guides, "edges": edges, "knobs": knobs}
     return law.with_counts(cells, seed)
 
@@ -150,7 +153,8 @@ def counterfactual(cells: ad.AnnData, perturbation: str | None = None) -> np.nda
 
 
 def truth(cells: ad.AnnData, perturbation: str) -> pd.DataFrame:
-    """Genes x (`control`, `perturbed`): the noise-free mean profile of both populations, in counts per 10,000.
+    """Genes x (`control`, `perturbed`): the noise-free mean profile of both populations, in counts per 10,000 (where
+    there are genes `outside`, per 10,000 that a control cell has in these).
 
     Each is the mean of 4,096 cells' expected shares of their UMIs, the same cells in both, spread evenly over states,
     cycle, batches, guides and escape (Sobol points). Nothing is drawn.

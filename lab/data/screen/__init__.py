@@ -21,6 +21,7 @@ RANGES = {  # knob: from, to
     "batch_std": (0, 3),
     "confounding": (0, 1),
     "zero_inflation": (0, 0.99),
+    "outside": (0, 1),
     "depth": (1, 1e7),
     "n_modules": (1, 1000),
     "n_guides": (1, 100),

@@ -4,7 +4,8 @@
                + local1 log(1 + e1 (fold1 - 1)) + local2 log(1 + e2 (fold2 - 1)),
 
 with e a guide's efficiency, or 0 in a cell that escapes. The shares of UMIs are its softmax. Counts are drawn from this
-function, and truth is read from it: they cannot differ.
+function, and truth is read from it: they cannot differ. With a share `outside` of UMIs in genes that are not simulated,
+the softmax's denominator is (1 - outside) sum_g exp(log rate) + outside.
 """
 
 import numpy as np
@@ -72,7 +73,7 @@ def place(law: dict, obs: pd.DataFrame, targets, e) -> np.ndarray:
 
 
 def rates(law: dict, labels, obs: pd.DataFrame, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expected shares (B, G) of their UMIs and expected number of UMIs (B,) of cells that carry `labels` (B,)."""
+    """Expected shares (B, G) of UMIs, and how many UMIs are expected (B,), of cells that carry `labels` (B,)."""
     condition, targets, e = carried(law, labels, obs)
     log_rate = np.asarray(state) @ law["module"].T + law["base"]  # (B, G)
     log_rate += np.cos(2 * np.pi * (place(law, obs, targets, e)[:, None] - [S, G2M])) @ law["cycle"].T
@@ -82,9 +83,10 @@ def rates(law: dict, labels, obs: pd.DataFrame, state: np.ndarray) -> tuple[np.n
         log_rate += (c * exposure)[:, None] * law["shift"][k]
         log_rate += np.log1p(exposure * (law["fold"][k] - 1))[:, None] * law["local"][k]
     log_rate += (e[0] * e[1])[:, None] * law["epistasis"][law["own"][condition]]
-    log_rate -= log_rate.max(1, keepdims=True)
+    log_rate -= (most := log_rate.max(1, keepdims=True))
     share = np.exp(log_rate, out=log_rate)
-    share /= share.sum(1, keepdims=True)
+    outside = law["outside"] * np.exp(-most)  # genes that are not simulated do not move
+    share /= (1 - law["outside"]) * share.sum(1, keepdims=True) + outside
     loss = law["depth_loss"] * sum(exposure * law["cost"][k] for k, exposure in zip(targets, e))
     return share, obs["size"].to_numpy(float) * np.exp(-loss)
 

@@ -65,7 +65,7 @@ def test_the_table_lists_all_sets_of_cells_the_smallest_of_each_kind_first():
     assert list(table["kind"]) == sorted(table["kind"], key=KINDS.index)
     families = [file for file, _ in itertools.groupby(map(file_of, CARDS.values()))]
     first = {file_of(card): card for card in reversed(CARDS.values())}
-    assert families == sorted(first, key=lambda f: (KINDS.index(first[f].kind), first[f].cells or math.inf))
+    assert families == sorted(families, key=lambda f: (KINDS.index(first[f].kind), first[f].cells or math.inf))
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

@@ -1,0 +1,4 @@
+"""Synthetic cells: what a simulator needs to know of real ones, and how near to them it comes."""
+
+from .measure import measured
+from .realism import picture, realism_report
