@@ -41,12 +41,12 @@ def additive(names: Sequence[str], control: np.ndarray, known: pd.DataFrame, sep
     array([[ 3.,  1.],
            [nan, nan]])
     """
-    rows = []
-    for name in names:
-        of = parts(name, separator)
-        sayable = len(of) > 1 and all(part in known.index for part in of)
-        rows.append(control + (known.loc[list(of)] - control).sum() if sayable else np.full(len(control), np.nan))
-    return np.array(rows, float).reshape(len(names), -1)
+    rows, means = np.full((len(names), known.shape[1]), np.nan), known.to_numpy(float)
+    for i, name in enumerate(names):
+        at = known.index.get_indexer(parts(name, separator))
+        if len(at) > 1 and (at >= 0).all():
+            rows[i] = control + (means[at] - control).sum(0)
+    return rows
 
 
 def nearest(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:

@@ -13,6 +13,7 @@ import click
 
 from lab.errors import Refused
 
+from . import judging
 from .front import Command, Group
 from .options import (
     ASSIGNMENT,
@@ -106,6 +107,8 @@ def root() -> Group:
     embed = Command("embed", _later("embed"), {"Options": (FILE, LAYER)}, EMBED, RUN, CELLS)
     judged = (TABLE, TRAIN, LABEL, LAYER, SEED)
     report = Command("report", _later("report"), {"Options": judged}, REPORT, HELD_OUT, DRAWN)
+    asked = judging.PREDICTED, judging.TRUTH
+    evaluate = Command("evaluate", _later("evaluate"), {"Options": judging.OPTIONS}, judging.HELP, *asked)
     steps = {
         "build": ("Make the student's page and the autograder of one assignment from its source.", {}, ()),
         "gate": ("Prove that the student's files give nothing away, and that the reference scores all.", {}, ()),
@@ -127,7 +130,7 @@ def root() -> Group:
     return Group(
         "lab",
         "command",
-        commands={one.name: one for one in (doctor, sets, train, sample, embed, report, assign)},
+        commands={one.name: one for one in (doctor, sets, train, sample, embed, report, evaluate, assign)},
         params=[click.Option(["--debug"], is_flag=True, help="With any command: show tracebacks and warnings.")],
         help="The package of the book 'Generating Cells', on your cells; COMMAND --help lists its options.",
     )

@@ -23,8 +23,8 @@ def report(
     """
     if not free(out):
         raise Refused(f"{out} is there and not an empty folder; give a new one")
-    drawn = _on_scale(samples, None)
-    real, known = (file and _on_scale(file, layer, drawn.var_names) for file in (held_out, train))
+    drawn = on_scale(samples, None)
+    real, known = (file and on_scale(file, layer, drawn.var_names) for file in (held_out, train))
     for column, level in drawn.uns["sample"].get("condition", {}).items():
         if column in real.obs and (others := (real.obs[column].astype(str) != level).sum()):
             say(
@@ -42,9 +42,9 @@ def report(
     say(f"{out}: {said}; of samples of real cells nine in ten lie between low and high")
 
 
-def _on_scale(file: str, layer: str | None, genes=None) -> ad.AnnData:
-    """The cells of a file with `genes`, else all: counts in layers["counts"], or X where there are none; and what
-    `sample` wrote of them, in uns."""
+def on_scale(file: str, layer: str | None, genes=None, *, named: str = "samples") -> ad.AnnData:
+    """The cells of a file with `genes`, those of what is `named`, else all: counts in layers["counts"], or X where
+    there are none; and what `sample` wrote of them, in uns."""
     cells = read_cells(file)
     counted = layer is not None or has_counts(cells)
     cells, layer = counts_of(cells, layer) if counted else (cells, "X")
@@ -53,11 +53,11 @@ def _on_scale(file: str, layer: str | None, genes=None) -> ad.AnnData:
         genes = cells.var_names
     if absent := [gene for gene in genes if gene not in cells.var_names]:
         raise Refused(
-            f"{file} lacks {len(absent):,} of the {len(genes):,} genes of the samples (first: {absent[0]!r}); draw "
-            "samples from a model of the genes that real cells have"
+            f"{file} lacks {len(absent):,} of the {len(genes):,} genes of the {named} (first: {absent[0]!r}); draw "
+            f"{named} from a model of the genes that real cells have"
         )
     if cells.n_vars > len(genes):
-        say(f"{file}: {len(genes):,} of its {cells.n_vars:,} genes, those of the samples, are compared")
+        say(f"{file}: {len(genes):,} of its {cells.n_vars:,} genes, those of the {named}, are compared")
     chosen = with_genes(cells, layer, genes)
     place = {"layers": {"counts": matrix_of(chosen, layer)}} if counted else {"X": matrix_of(chosen, layer)}
     drawn = {"sample": dict(cells.uns.get("sample", {}))}

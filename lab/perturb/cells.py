@@ -99,7 +99,8 @@ def check_scale(predicted: np.ndarray, control: np.ndarray) -> str | None:
     if not (1 / APART < np.median(plain) < APART and np.quantile(plain, [0, 1]).prod() > 0 and plain.max() < APART**2):
         raise Refused(
             f"predicted expression adds up to {np.median(plain):.3g} times that of control cells (up to "
-            f"{plain.max():.3g}): another scale; give counts, or log1p of counts per 10,000 as control and truth are"
+            f"{plain.max():.3g}): another scale; give counts, or log1p of counts per 10,000 as those are, by "
+            "obs['n_counts'] where they have it"
         )
     if np.median(total) > 1.5:
         return (

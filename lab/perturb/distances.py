@@ -17,7 +17,7 @@ def distances(cells: dict[str, Cells], names: list[str], rows: dict[str, np.ndar
 
     In components of predicted, true and control cells pooled, as many of each. A baseline draws the control cells
     moved by its mean shift; the ceiling is one half of the true cells beside the other, as good as the other half.
-    Unbiased at any number of cells, of which a sample has at most 200.
+    Unbiased at any number of cells, of which a sample has at most 200, of controls 100.
     """
     model, truth, a = (cells[name] for name in ("predicted", "truth", "control"))
     if len(model) == len(set(model.of)):
@@ -26,8 +26,9 @@ def distances(cells: dict[str, Cells], names: list[str], rows: dict[str, np.ndar
     size = min(map(len, pooled[:2]))
     pca = PCA(min(COMPONENTS, size, model.x.shape[1]), svd_solver="randomized", random_state=0)
     pca.fit(np.concatenate([pooled[0][:size], pooled[1][:size], pooled[2]]))
-    place = lambda x: np.asarray(pca.transform(_dense(x)), float)
-    from_a = place(a.x[_some(np.arange(len(a)), AT_MOST, random)])
+    origin = pca.mean_ @ pca.components_.T
+    place = lambda x: np.asarray(x @ pca.components_.T, float) - origin
+    from_a = place(a.x[_some(np.arange(len(a)), AT_MOST // 2, random)])
     shifts = {row: (p - a.mean()) @ pca.components_.T for row, p in rows.items()}
     wide = np.concatenate([from_a, *(place(one[:LOOK]) for one in pooled[:2])])
     bandwidth = float(np.median(np.linalg.norm(wide[random.permutation(len(wide))] - wide, axis=1)))

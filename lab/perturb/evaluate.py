@@ -11,10 +11,12 @@ from lab.errors import Refused
 from . import scores
 from .cells import check_scale, gathered, joined
 from .distances import distances
+from .groups import means_of, squared
 from .guards import sided
-from .rows import METRICS, ROWS, Split, Task, pooled, predictions, shuffled, split_of, squared, sums
+from .rows import METRICS, ROWS, Split, Task, pooled, predictions, shuffled, split_of
 
 LEARNED = ("perturbed-mean", "additive", "nearest", "ridge")
+BOUNDED = ("MSE", "delta-correlation (control)", "delta-correlation (mean)", "pathway correlation")  # by a formula
 
 
 def evaluate(
@@ -43,10 +45,10 @@ def evaluate(
 
     Rows beside the "model": no-change, perturbed-mean, additive (combinations, named A+B), nearest and ridge (on
     `features`, a row a perturbation; by default of its target genes among control cells), which learn from `train` or,
-    without it, for each perturbation from half of the cells of the others; null, the perturbed-mean where labels are
-    dealt at random among all cells, controls included; and ceiling: for correlations that of a prediction without
-    noise, for MSE its expectation, for all others one half of the true cells judged by the other. Split 0 is the one
-    given, on which the model is judged; the other rows are made anew for `splits` in all.
+    without it, for each perturbation from half of the cells of the others; label-permuted, the perturbed-mean where
+    labels are dealt at random among all cells, controls included; and ceiling: for correlations that of a prediction
+    without noise, for MSE its expectation, for all others one half of the true cells judged by the other. Split 0 is
+    the one given, on which the model is judged; the other rows are made anew for `splits` in all.
 
     Metrics: see `perturb.scores`, and between cells the energy distance and squared MMD in 50 components of all cells
     pooled, on split 0, where baselines are control cells moved by the predicted shift. `gene_sets` (genes x sets, 0 or
@@ -63,8 +65,7 @@ def evaluate(
     notes = [] if replicate else ["DE genes: no replicates given, so that cells are tested, which are none"]
     cells, names = sided(cells, separator, notes)
     a, b, model = (cells[name] for name in ("control", "truth_control", "predicted"))
-    of = pd.Index(names).get_indexer(model.of)
-    p = sums(model.x, of, len(names)) / np.bincount(of[of >= 0], minlength=len(names))[:, None]
+    p = means_of(model.x, model.of, names)
     if note := check_scale(p, a.mean()):
         notes.append(note)
     known = sorted(set(cells["train"].of)) if train is not None else []
@@ -72,11 +73,11 @@ def evaluate(
         features = baselines.target_features([*names, *known], a.x, genes, separator=separator)
     sets = None if gene_sets is None else _sets(gene_sets, genes)
     targets = [[g for g in genes.get_indexer(parts(name, separator)) if g >= 0] for name in names]
-    task = Task(names, cells["truth"], cells.get("train"), known, features, sets, targets, separator)
+    squares = means_of(squared(cells["truth"].x), cells["truth"].of, names)
+    task = Task(names, cells["truth"], cells.get("train"), known, features, sets, targets, separator, squares)
     _explain(task, notes)
 
-    table, bounds = [], []
-    both = joined(a, b)
+    both, told, bounds, ranks = joined(a, b), [], [], {}
     pool = pooled(both, task)
     for s, random in enumerate(np.random.default_rng(seed).spawn(splits)):
         order = random.permutation(len(both))
@@ -85,36 +86,49 @@ def evaluate(
         mean = baselines.perturbed_mean(names, split.known)
         rows = predictions(task, split)
         if s == 0:
-            apart = distances(cells, names, rows, random)
+            told += [(row, 0, said) for row, said in distances(cells, names, rows, random).items()]
             rows = {"model": p} | rows
         for row, means in rows.items():
-            ranked = task.train is not None or row not in LEARNED
-            table.append(_long(row, s, names, split.judge.scores(means, split.a, mean, task, ranked)))
-        half = split.half.scores(split.first, split.a, mean, task, ranked=True)
-        table.append(_long("ceiling", s, names, {m: v for m, v in half.items() if m not in METRICS[:3] + METRICS[6:7]}))
+            said = split.judge.scores(means, split.a, mean, task)
+            if task.train is not None or row not in LEARNED:
+                if row not in ranks or not np.array_equal(ranks[row][0], means):  # most are the same in every split
+                    ranks[row] = means, scores.discrimination(means, split.judge.t, targets)
+                said["discrimination"] = ranks[row][1]
+            told.append((row, s, said))
+        half = split.half.scores(split.first, split.a, mean, task)
+        half["discrimination"] = scores.discrimination(split.first, split.half.t, targets)
+        told.append(("ceiling", s, {m: half[m] for m in half if m not in BOUNDED}))
         bounds.append(_bounds(split, mean, task))
         other, a_, b_ = shuffled(task, pool, len(a), len(b), random)
         null = split_of(other, a_, b_, random, test=False)
         mean = baselines.perturbed_mean(names, null.known)
-        table.append(_long("null", s, names, null.judge.scores(mean, null.a, mean, task, task.train is not None)))
-    table += [_long("ceiling", 0, names, _ceilings(bounds) | {"MSE": _noise(task)})]
-    table += [_long(row, 0, names, said) for row, said in apart.items()]
-    done = pd.concat(table, ignore_index=True)
-    done["metric"] = pd.Categorical(done["metric"], METRICS)
-    done["row"] = pd.Categorical(done["row"], ROWS)
-    done = done.sort_values(["metric", "row", "split"], kind="stable", ignore_index=True)
-    done.attrs["notes"] = notes
-    return done
+        said = null.judge.scores(mean, null.a, mean, task)
+        if task.train is not None:
+            said["discrimination"] = scores.discrimination(mean, null.judge.t, targets)
+        told.append(("label-permuted", s, {m: said[m] for m in said if m != "MSE"}))
+    noise = (squares - split.judge.t**2).clip(0) / (np.unique(task.truth.of, return_counts=True)[1][:, None] - 1)
+    told.append(("ceiling", 0, _ceilings(bounds) | {"MSE": noise.mean(1)}))
+    table = _table(told, names)
+    table.attrs["notes"] = notes
+    return table
 
 
-def _long(row: str, split: int, names: list[str], said: dict[str, np.ndarray]) -> pd.DataFrame:
-    """What was said of a row, a line each; a baseline's lines where it says nothing are left out."""
-    parts = [
-        pd.DataFrame({"metric": metric, "row": row, "perturbation": names, "split": split, "value": values})
-        for metric, values in said.items()
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    return table if row == "ceiling" else table.dropna(subset="value")
+def _table(told: list[tuple[str, int, dict]], names: list[str]) -> pd.DataFrame:
+    """What was said of rows and splits, a line a number; where a baseline says nothing there is none."""
+    lines = [(metric, row, split, values) for row, split, said in told for metric, values in said.items()]
+    metric, row, split, values = zip(*lines)
+    long = lambda one: np.repeat(one, len(names))
+    table = pd.DataFrame(
+        {
+            "metric": pd.Categorical(long(metric), METRICS),
+            "row": pd.Categorical(long(row), ROWS),
+            "perturbation": np.tile(np.array(names, object), len(lines)),
+            "split": long(split),
+            "value": np.concatenate(values),
+        }
+    )
+    table = table[table["value"].notna() | (table["row"] == "ceiling")]
+    return table.sort_values(["metric", "row", "split"], kind="stable", ignore_index=True)
 
 
 def _bounds(split: Split, mean: np.ndarray, task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -136,14 +150,6 @@ def _ceilings(bounds: list[dict]) -> dict[str, np.ndarray]:
         ratio = np.divide(covariance, variance, out=np.full(len(variance), np.nan), where=variance > 0)
         said[metric] = np.sqrt(np.where(ratio > 0, ratio.clip(max=1), np.nan))
     return said
-
-
-def _noise(task: Task) -> np.ndarray:
-    """The expected MSE of a prediction without noise: the variance of a mean of so many cells."""
-    of = pd.Index(task.names).get_indexer(task.truth.of)
-    n = np.bincount(of)[:, None]
-    mean, squares = (sums(x, of, len(task.names)) / n for x in (task.truth.x, squared(task.truth.x)))
-    return ((squares - mean**2).clip(0) / (n - 1)).mean(1)
 
 
 def _sets(gene_sets: pd.DataFrame, genes: pd.Index) -> np.ndarray:

@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from lab import baselines
 
 from . import scores
 from .cells import Cells, joined
+from .groups import halved, squared, sums
 
-ROWS = ["model", "no-change", "perturbed-mean", "additive", "nearest", "ridge", "null", "ceiling"]
+ROWS = ["model", "no-change", "perturbed-mean", "additive", "nearest", "ridge", "label-permuted", "ceiling"]
 METRICS = [
     "MSE",
     "delta-correlation (control)",
@@ -25,13 +25,13 @@ METRICS = [
     "MMD",
 ]
 LOW = ("MSE", "E-distance", "MMD")  # better below
-BLOCK = 4096  # cells that are summed at a time
 
 
 @dataclass(frozen=True)
 class Task:
     """What does not change between splits: judged perturbations, true cells and those of known perturbations, where
-    there are others; features, gene sets (G, S), columns of each perturbation's own genes, and the combining mark."""
+    there are others; features, gene sets (G, S), columns of each perturbation's own genes, the combining mark, and
+    the mean squares (N, G) of true cells."""
 
     names: list[str]
     truth: Cells
@@ -41,6 +41,7 @@ class Task:
     sets: np.ndarray | None
     targets: list[list[int]]
     separator: str
+    squares: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,22 @@ class Judge:
     rest: np.ndarray
     changed: np.ndarray
 
-    def scores(self, p: np.ndarray, a: np.ndarray, mean: np.ndarray, task: Task, ranked: bool) -> dict:
-        """Every measure of predicted means p (N, G), whose shifts are from A (G,) and from `mean` (N, G)."""
-        shift, floor = p - a, scores.CONSTANT * a.std()
+    def scores(self, p: np.ndarray, a: np.ndarray, mean: np.ndarray, task: Task) -> dict:
+        """Every measure but discrimination of predicted means p (N, G), whose shifts are from A (G,) and from `mean`
+        (N, G)."""
+        floor = scores.CONSTANT * a.std()
+        shift = np.where(np.abs(p - a) > floor, p - a, 0 * p)
         said = {
             "MSE": scores.mse(p, self.t),
-            METRICS[1]: scores.correlation(shift, self.t - self.b, floor),
+            METRICS[1]: scores.correlation(p - a, self.t - self.b, floor),
             METRICS[2]: scores.correlation(p - mean, self.t - self.rest, floor),
-            "DE overlap": scores.overlap(np.where(np.abs(shift) > floor, shift, shift * 0), self.changed),
-            "DE direction": scores.direction(np.where(np.abs(shift) > floor, shift, shift * 0), self.changed),
+            "DE overlap": scores.overlap(shift, self.changed),
+            "DE direction": scores.direction(shift, self.changed),
         }
-        if ranked:
-            said["discrimination"] = scores.discrimination(p, self.t, task.targets)
         if task.sets is not None:
-            ours, theirs = (scores.over_sets(d, task.sets) for d in (shift, self.t - self.b))
+            ours, theirs = (scores.over_sets(d, task.sets) for d in (p - a, self.t - self.b))
             said["pathway correlation"] = scores.correlation(ours, theirs, floor)
-            sign = (1 + np.sign(np.where(np.abs(ours) > floor, ours, ours * 0)) * np.sign(theirs)) / 2
+            sign = (1 + np.sign(np.where(np.abs(ours) > floor, ours, 0 * ours)) * np.sign(theirs)) / 2
             said["pathway sign"] = sign.mean(1)
         return said
 
@@ -82,29 +83,6 @@ class Split:
     half: Judge
     known: pd.DataFrame
     first: np.ndarray
-
-
-def sums(x, of: np.ndarray, n: int) -> np.ndarray:
-    """Sums (n, G) of the rows of x (B, G) with `of` (B,) equal to 0..n-1; others are -1."""
-    total = np.zeros((n, x.shape[1]))
-    for start in range(0, x.shape[0], BLOCK):  # in single precision, so not too many at a time
-        rows = np.flatnonzero(of[start : start + BLOCK] >= 0)
-        block = x[start : start + BLOCK]
-        ones = (np.ones(len(rows), np.float32), (of[start + rows], rows))
-        part = sparse.csr_matrix(ones, shape=(n, block.shape[0])) @ block
-        total += part.toarray() if sparse.issparse(part) else part
-    return total
-
-
-def halved(of: np.ndarray, n: int, random) -> np.ndarray:
-    """0 or 1 (B,): each group of `of` in two halves at random."""
-    order = random.permutation(np.flatnonzero(of >= 0))
-    order = order[np.argsort(of[order], kind="stable")]
-    size = np.bincount(of[order], minlength=n)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
-    which = np.zeros(len(of), int)
-    which[order] = place < np.repeat(size // 2, size)
-    return which
 
 
 def split_of(task: Task, a: Cells, b: Cells, random, test: bool = True) -> Split:
@@ -127,8 +105,8 @@ def split_of(task: Task, a: Cells, b: Cells, random, test: bool = True) -> Split
     judge = Judge(t, b.mean(), rest, np.zeros(t.shape))
     half = replace(judge, t=other_half)
     if test:
-        judge = replace(judge, changed=_changed(task, b, of))
-        half = replace(half, changed=_changed(task, b, np.where(which == 0, of, -1)))
+        judge = replace(judge, changed=_changed(task, b, of, t, task.squares))
+        half = replace(half, changed=_changed(task, b, np.where(which == 0, of, -1), other_half))
     return Split(a.mean(), judge, half, known, known_half)
 
 
@@ -165,17 +143,13 @@ def shuffled(task: Task, pool: Cells, n_a: int, n_b: int, random) -> tuple[Task,
     return replace(task, truth=cells, train=None if task.train is None else cells), a, b
 
 
-def squared(x):
-    """Element by element."""
-    return x.multiply(x).tocsr() if sparse.issparse(x) else x * x
-
-
-def _changed(task: Task, b: Cells, of: np.ndarray) -> np.ndarray:
-    """Genes changed (N, G) between cells with code `of` (B,) and B, by replicates where there are any."""
+def _changed(task: Task, b: Cells, of: np.ndarray, mean: np.ndarray, squares: np.ndarray | None = None) -> np.ndarray:
+    """Genes changed (N, G) between cells with code `of` (B,) and B, by replicates where there are any; the cells' mean
+    and, where it is known, mean square."""
     n = len(task.names)
     if task.truth.replicate is None:
         count = np.bincount(of[of >= 0], minlength=n)
-        mean, squares = (sums(x, of, n) / count[:, None] for x in (task.truth.x, squared(task.truth.x)))
+        squares = sums(squared(task.truth.x), of, n) / count[:, None] if squares is None else squares
         var = (squares - mean**2).clip(0) * (count / (count - 1).clip(1))[:, None]
         of_b = b.mean()
         var_b = (np.asarray(squared(b.x).mean(0), float).ravel() - of_b**2).clip(0) * len(b) / (len(b) - 1)

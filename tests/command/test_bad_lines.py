@@ -13,6 +13,7 @@ import pytest
 import torch
 from command_line import QUICK, lines, simulated, written
 from safetensors import SafetensorError
+from screens import screen, unchanged
 
 from lab import data
 from lab.command import main, parts
@@ -250,6 +251,26 @@ def report(held_out=None, samples=None, *then, out="judged"):
     return make
 
 
+def judged(side=None, change=None, *then, out="judged"):
+    """A line that judges predicted perturbations, of which one file's cells were changed; FILE in `then` is there."""
+
+    def make(folder):
+        s = screen(n=4, genes=40, cells=12, controls=12)
+        sides = {"predicted": unchanged(s), "truth": s.cells, "control": s.a, "truth-control": s.b}
+        if side:
+            changed = change(sides[side])
+            sides[side] = sides[side] if changed is None else changed
+        for name, cells in sides.items():
+            cells.write_h5ad(folder / f"{name}.h5ad")
+        (folder / "FILE").write_text("P0\tmany\n")
+        files = {name: str(folder / f"{name}.h5ad") for name in sides}
+        sides = ["--control", files["control"], "--truth-control", files["truth-control"]]
+        more = [str(folder / word) if word == "FILE" or word.endswith(".h5ad") else word for word in then]
+        return ["evaluate", files["predicted"], files["truth"], *sides, "--out", str(folder / out), *more]
+
+    return make
+
+
 def logged(cells):
     cells.X = np.log1p(cells.layers.pop("counts").toarray())
 
@@ -467,6 +488,32 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "a report without a folder for it": (report(out="no/judged"), "create it first"),
     "a report onto other files": (report(out="."), "is there and not an empty folder"),
     "a report without samples": (lambda f: ["report", "pbmc", "--out", str(f / "o")], "SAMPLES.h5ad"),
+    "a prediction that lacks a perturbation": (
+        judged("predicted", lambda c: c[1:].copy()),
+        "predicted lacks 1 of the 4",
+    ),
+    "a prediction of other genes": (
+        judged("predicted", lambda c: setattr(c, "var_names", [*c.var_names[1:], "else"])),
+        "lacks 1 of the 40 genes of the predictions (first: 'else')",
+    ),
+    "a prediction on another scale": (judged("predicted", lambda c: setattr(c, "X", 0.01 * c.X)), "another scale"),
+    "a prediction without its column": (judged(None, None, "--perturbation", "target"), "no column 'target'"),
+    "a judge without controls": (lambda f: ["evaluate", "a", "b", "--out", "c"], "Missing option '--control'"),
+    "a judge without a second half of controls": (
+        lambda f: ["evaluate", "a", "b", "--control", "a", "--out", "c"],
+        "Missing option '--truth-control'",
+    ),
+    "one file of controls for both": (
+        judged(None, None, "--truth-control", "control.h5ad"),
+        "control and truth_control share 12 cells",
+    ),
+    "training cells that judge": (judged(None, None, "--train", "truth.h5ad"), "train and truth share 48 cells"),
+    "replicates that are missing": (judged(None, None, "--replicate", "mouse"), "no column 'mouse'"),
+    "gene sets that are no GMT": (judged(None, None, "--gene-sets", "FILE"), "is not a programme"),
+    "gene sets that are not there": (judged(None, None, "--gene-sets", "none.gmt"), "none.gmt cannot be read"),
+    "features that are no table": (judged(None, None, "--features", "FILE"), "is no table of features"),
+    "features that are not there": (judged(None, None, "--features", "none.csv"), "none.csv cannot be read"),
+    "a judge onto other files": (judged(out="."), "is there and not an empty folder"),
     "an embedding of gene names that occur twice": (
         run_of("embed", cells=lambda f: written(f, lambda c: twice(c), name="more.h5ad")),
         "name 'gene-0' occurs more than once",

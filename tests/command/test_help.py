@@ -23,6 +23,7 @@ from lab.command.recipes import found
         ["sample", "--help"],
         ["embed", "--help"],
         ["report", "--help"],
+        ["evaluate", "--help"],
         lines("x", "y", "--lr", "0"),
         lines("x", "y", "--n-latent", "ten"),
         ["sample", "run", "--n", "0", "--out", "x.h5ad"],
@@ -77,7 +78,7 @@ def test_a_line_that_stops_short_is_answered_with_help(line, capsys):
 def test_every_command_has_its_line(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    at = [said.index(f"\n  {name} ") for name in ("doctor", "data", "train", "sample", "embed")]
+    at = [said.index(f"\n  {name} ") for name in ("doctor", "data", "train", "sample", "embed", "report", "evaluate")]
     assert at == sorted(at)
     assert main(["train", "--help"]) == 0
     said = capsys.readouterr().out

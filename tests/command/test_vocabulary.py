@@ -21,7 +21,8 @@ def commands(group=None, path=()):
 COMMANDS = dict(commands())
 SHARED = [one for one in vars(options).values() if isinstance(one, click.Option)]
 PLACES = {  # a word whose object depends on where it stands, and why that is one meaning
-    "--out": "where results go: a folder for train and, of other files, for report, one new file for sample and embed",
+    "--out": "where results go: a folder for train and, of other files, for judges, one new file for sample and embed",
+    "--train": "the model's training cells: report looks for copies of them, evaluate lets baselines learn from them",
     "--condition": "an obs column that the model is told; its NAME for train, NAME=LEVEL for sample",
 }
 
@@ -32,7 +33,16 @@ def meaning(option):
 
 def test_the_commands_are_these():
     trained, homework = (("train", name) for name in found()), (("assign", step) for step in ("build", "gate", "grade"))
-    assert set(COMMANDS) == {("doctor",), ("data",), ("sample",), ("embed",), ("report",), *trained, *homework}
+    assert set(COMMANDS) == {
+        ("doctor",),
+        ("data",),
+        ("sample",),
+        ("embed",),
+        ("report",),
+        ("evaluate",),
+        *trained,
+        *homework,
+    }
 
 
 def test_every_recipe_has_its_row_in_the_table_of_models():
@@ -47,7 +57,7 @@ def test_a_word_means_the_same_wherever_it_stands():
                 for word in option.opts:
                     known.setdefault(word, {}).setdefault(meaning(option), []).append(" ".join(path))
     assert {word for word, meanings in known.items() if len(meanings) > 1} == set(PLACES)
-    assert {word: len(known[word]) for word in PLACES} == {"--out": 3, "--condition": 2}
+    assert {word: len(known[word]) for word in PLACES} == {"--out": 4, "--train": 2, "--condition": 2}
 
 
 def test_a_word_of_the_shared_vocabulary_is_no_recipe_s_own():
@@ -64,12 +74,12 @@ def test_the_words_that_all_commands_share_are_those_of_the_plan():
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_out_is_a_folder_for_train_and_report_and_a_new_file_elsewhere(path):
+def test_out_is_a_folder_for_train_and_judges_and_a_new_file_elsewhere(path):
     out = [option for option in COMMANDS[path].params if "--out" in option.opts]
     if path[0] in ("doctor", "data", "assign"):
         assert not out
     else:
-        assert isinstance(out[0].type, NewFile) == (path[0] not in ("train", "report")) and out[0].required
+        assert isinstance(out[0].type, NewFile) == (path[0] not in ("train", "report", "evaluate")) and out[0].required
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -94,7 +94,7 @@ def test_norman_five_doubles_add_up_as_far_as_was_measured(norman):
 
 def test_norman_labels_dealt_among_all_cells_leave_nothing(norman):
     table = norman[1]
-    null = table[(table["row"] == "null") & (table["metric"] == CONTROL)].groupby("split")["value"].mean()
+    null = table[(table["row"] == "label-permuted") & (table["metric"] == CONTROL)].groupby("split")["value"].mean()
     assert abs(null.mean()) < 3 * null.std() / np.sqrt(len(null))
 
 

@@ -75,13 +75,15 @@ def z(table):
     return 0 if abs(each.mean()) < 1e-9 else each.mean() / (each.std() / math.sqrt(len(each)))
 
 
-@pytest.mark.parametrize("row", ["no-change", "perturbed-mean", "additive", "nearest", "ridge", "null"])
+@pytest.mark.parametrize("row", ["no-change", "perturbed-mean", "additive", "nearest", "ridge", "label-permuted"])
 @pytest.mark.parametrize("metric", [CONTROL, MEAN])
 def test_on_noise_every_row_correlates_with_nothing(nulls, row, metric):
     table = nulls[(nulls["row"] == row) & (nulls["metric"] == metric)]
     assert len(table)
     if (table["value"] == 0).all():
-        assert (row, metric) in {("no-change", CONTROL), ("perturbed-mean", MEAN), ("null", MEAN)}, "by definition"
+        assert (row, metric) in {("no-change", CONTROL), ("perturbed-mean", MEAN), ("label-permuted", MEAN)}, (
+            "by definition"
+        )
     else:
         assert abs(z(table)) < 3, table.groupby("screen")["value"].mean()
 
@@ -118,7 +120,7 @@ def test_labels_dealt_among_perturbed_cells_alone_keep_the_systematic_shift():
     """Why the null deals over all cells: among perturbed ones every label still has the shift of being perturbed."""
     s = screen(effect=0.0, systematic=0.5, cells=100, controls=100)
     table = perturb.summary(s.judged(unchanged(s), splits=4))["median"]
-    assert table[CONTROL, "perturbed-mean"] > 0.6 and abs(table[CONTROL, "null"]) < 0.3
+    assert table[CONTROL, "perturbed-mean"] > 0.6 and abs(table[CONTROL, "label-permuted"]) < 0.3
 
 
 def test_a_shift_that_is_the_same_everywhere_scores_nothing():
