@@ -5,8 +5,8 @@ that a `page` defines, `row(beta={beta}, seed={seed})`, run once for each combin
 these values and what run.json, or the dict that the function returned, then says. Of the page run the set-up cell and
 those tagged `shipped` that the call needs. With `"weights": true` the weights of its one run are shipped, and the row
 stands in the story; a call then gives the dict and the model, `row(*(made := fit(seed={seed}))), made[0]`. A story
-begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`; `"real": true` says that it reads the folder of
-LAB_DATA, which all others run without, and that it can be made again only where there is one.
+begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`. One with `"real": true` reads the
+folder that LAB_DATA names, which is hidden from all others, and is neither made nor verified where there is none.
 
 It is stale when a file of `lab` that its command loads, or a cell that its call needs or a part of `lab` that these
 reach, has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing, and fails where
@@ -176,6 +176,8 @@ def verify():
 def ship(name):
     """Run a story's command, and write what it gives and how."""
     story = stories()[name]
+    if story.get("real") and "LAB_DATA" not in os.environ:
+        raise SystemExit(f"{name} is of real cells: name their folder in LAB_DATA, and run ship.py by itself")
     now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
     made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files)}
     made["digest"] = digest(story | made)
