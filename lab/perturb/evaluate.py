@@ -9,14 +9,14 @@ from lab.baselines.perturb import parts
 from lab.errors import Refused
 
 from . import scores
-from .cells import check_scale, gathered, joined
+from .cells import Cells, check_scale, gathered, joined
 from .distances import distances
 from .groups import means_of, squared
 from .guards import sided
-from .rows import METRICS, ROWS, Split, Task, pooled, predictions, shuffled, split_of
+from .rows import BOUNDED, METRICS, Split, Task, pooled, predictions, shuffled, split_of
+from .table import long
 
 LEARNED = ("perturbed-mean", "additive", "nearest", "ridge")
-BOUNDED = ("MSE", "delta-correlation (control)", "delta-correlation (mean)", "pathway correlation")  # by a formula
 
 
 def evaluate(
@@ -88,47 +88,41 @@ def evaluate(
         if s == 0:
             told += [(row, 0, said) for row, said in distances(cells, names, rows, random).items()]
             rows = {"model": p} | rows
-        for row, means in rows.items():
-            said = split.judge.scores(means, split.a, mean, task)
-            if task.train is not None or row not in LEARNED:
-                if row not in ranks or not np.array_equal(ranks[row][0], means):  # most are the same in every split
-                    ranks[row] = means, scores.discrimination(means, split.judge.t, targets)
-                said["discrimination"] = ranks[row][1]
-            told.append((row, s, said))
-        half = split.half.scores(split.first, split.a, mean, task)
-        half["discrimination"] = scores.discrimination(split.first, split.half.t, targets)
-        told.append(("ceiling", s, {m: half[m] for m in half if m not in BOUNDED}))
+        told += [(row, s, said) for row, said in _rows(task, split, mean, rows, ranks)]
         bounds.append(_bounds(split, mean, task))
-        other, a_, b_ = shuffled(task, pool, len(a), len(b), random)
-        null = split_of(other, a_, b_, random, test=False)
-        mean = baselines.perturbed_mean(names, null.known)
-        said = null.judge.scores(mean, null.a, mean, task)
-        if task.train is not None:
-            said["discrimination"] = scores.discrimination(mean, null.judge.t, targets)
-        told.append(("label-permuted", s, {m: said[m] for m in said if m != "MSE"}))
+        told.append(("label-permuted", s, _permuted(task, pool, len(a), len(b), random)))
     noise = (squares - split.judge.t**2).clip(0) / (np.unique(task.truth.of, return_counts=True)[1][:, None] - 1)
     told.append(("ceiling", 0, _ceilings(bounds) | {"MSE": noise.mean(1)}))
-    table = _table(told, names)
+    table = long(told, names)
     table.attrs["notes"] = notes
     return table
 
 
-def _table(told: list[tuple[str, int, dict]], names: list[str]) -> pd.DataFrame:
-    """What was said of rows and splits, a line a number; where a baseline says nothing there is none."""
-    lines = [(metric, row, split, values) for row, split, said in told for metric, values in said.items()]
-    metric, row, split, values = zip(*lines)
-    long = lambda one: np.repeat(one, len(names))
-    table = pd.DataFrame(
-        {
-            "metric": pd.Categorical(long(metric), METRICS),
-            "row": pd.Categorical(long(row), ROWS),
-            "perturbation": np.tile(np.array(names, object), len(lines)),
-            "split": long(split),
-            "value": np.concatenate(values),
-        }
-    )
-    table = table[table["value"].notna() | (table["row"] == "ceiling")]
-    return table.sort_values(["metric", "row", "split"], kind="stable", ignore_index=True)
+def _rows(task: Task, split: Split, mean: np.ndarray, rows: dict[str, np.ndarray], ranks: dict):
+    """(row, what is said of it) for every mean profile, and the halves of the truth that judge each other. `ranks`
+    keeps what was last said of a row's discrimination: most predictions are the same in every split."""
+    for row, means in rows.items():
+        said = split.judge.scores(means, split.a, mean, task)
+        if task.train is not None or row not in LEARNED:
+            if row not in ranks or not np.array_equal(ranks[row][0], means):
+                ranks[row] = means, scores.discrimination(means, split.judge.t, task.targets)
+            said["discrimination"] = ranks[row][1]
+        yield row, said
+    said = split.half.scores(split.first, split.a, mean, task)
+    said["discrimination"] = scores.discrimination(split.first, split.half.t, task.targets)
+    yield "ceiling", {metric: values for metric, values in said.items() if metric not in BOUNDED}
+
+
+def _permuted(task: Task, pool: Cells, n_a: int, n_b: int, random) -> dict[str, np.ndarray]:
+    """What is said of the perturbed mean where every label has been dealt to a cell at random; its MSE, of a truth
+    without effects, belongs beside no other."""
+    task_, a, b = shuffled(task, pool, n_a, n_b, random)
+    split = split_of(task_, a, b, random, test=False)
+    mean = baselines.perturbed_mean(task.names, split.known)
+    said = split.judge.scores(mean, split.a, mean, task)
+    if task.train is not None:
+        said["discrimination"] = scores.discrimination(mean, split.judge.t, task.targets)
+    return {metric: values for metric, values in said.items() if metric != "MSE"}
 
 
 def _bounds(split: Split, mean: np.ndarray, task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -176,7 +170,8 @@ def _explain(task: Task, notes: list[str]) -> None:
     if task.train is None:
         notes.append(
             "without train, each baseline learned from the other perturbations of truth, half of their cells; their "
-            "discrimination is left out, since they know all candidates but the right one"
+            "discrimination is left out, since they know all candidates but the right one, and a model that learned "
+            "from all of those cells has their noise in common with the mean perturbed profile"
         )
     if task.sets is None:
         notes.append("pathways: no gene sets given")

@@ -38,7 +38,9 @@ def sided(cells: dict, separator: str, notes: list[str]) -> tuple[dict, list[str
         notes.append(f"predicted also holds {', '.join(more[:3])}{', ...' * (len(more) > 3)}, which no truth judges")
     small = [name for name, n in zip(*np.unique(cells["truth"].of, return_counts=True)) if n < 4]
     if small or min(len(cells["control"]), len(cells["truth_control"])) < 4:
-        raise Refused(f"{small[0] if small else 'a half of the controls'!r} has fewer than 4 cells; leave it out")
+        raise Refused(
+            f"{small[0] if small else 'a half of the controls'} has fewer than 4 cells; leave it out, or add some"
+        )
     for (one, other), why in DISJOINT.items():
         if one in cells:
             named = () if one == "predicted" else (cells[one].names, cells[other].names)
@@ -54,8 +56,9 @@ def sided(cells: dict, separator: str, notes: list[str]) -> tuple[dict, list[str
     judged = np.isin(cells["predicted"].of, names)
     cells = cells | {"predicted": cells["predicted"][np.flatnonzero(judged)]}
     if "train" in cells:
-        perturbed = np.flatnonzero(~np.isin(cells["train"].of, list(control_names)))
-        cells["train"] = cells["train"][perturbed]
+        train, a = cells["train"], cells["control"].names
+        started = train.names.isin(a) if _named(train.names) and _named(a) else np.zeros(len(train), bool)
+        cells["train"] = train[np.flatnonzero(~np.isin(train.of, list(control_names)) & ~started)]
         assert_unseen(set(cells["train"].of), names, separator)
     return cells, names
 
@@ -75,9 +78,9 @@ def assert_unseen(train: Sequence[str], judged: Sequence[str], separator: str = 
 
 
 def assert_disjoint(one: str, other: str, names: tuple, rows: tuple, why: str) -> None:
-    """Raise `Refused` where two sets of cells share a name (`names`, an Index each, or none) or a whole profile
-    (`rows`, on one scale)."""
-    if names and (shared := set(names[0]) & set(names[1])):
+    """Raise `Refused` where two sets of cells share a name (`names`, an Index each, or none; names that are but numbers
+    from 0 say nothing) or a whole profile (`rows`, on one scale)."""
+    if all(map(_named, names)) and names and (shared := set(names[0]) & set(names[1])):
         raise Refused(f"{one} and {other} share {len(shared)} cells (first: {min(shared)!r}); {why}")
     if alike := _alike(*rows):
         raise Refused(f"{one} and {other} hold {alike} identical cells under whatever names; {why}")
@@ -92,6 +95,10 @@ def _alike(x, y) -> int:
     x, y = x @ sums, y @ sums
     near, _ = cKDTree(y).query(x, distance_upper_bound=1e-5 * max(np.abs(y).max(), 1e-9))
     return int(np.isfinite(near).sum())
+
+
+def _named(cells: pd.Index) -> bool:
+    return not cells.equals(pd.RangeIndex(len(cells)).astype(str))
 
 
 def _seen(x) -> np.ndarray:

@@ -25,6 +25,7 @@ METRICS = [
     "MMD",
 ]
 LOW = ("MSE", "E-distance", "MMD")  # better below
+BOUNDED = METRICS[:3] + METRICS[6:7]  # whose ceiling is a formula, which may not be estimable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,26 @@ import pandas as pd
 from lab import metrics, plot
 from lab.errors import Refused
 
-from .rows import LOW, METRICS, ROWS
+from .rows import BOUNDED, LOW, METRICS, ROWS
+
+
+def long(told: list[tuple[str, int, dict]], names: list[str]) -> pd.DataFrame:
+    """What was said of rows and splits, a line a number; there is none where nothing is said, but NaN where a ceiling
+    is not estimable."""
+    lines = [(metric, row, split, values) for row, split, said in told for metric, values in said.items()]
+    metric, row, split, values = zip(*lines)
+    each = lambda one: np.repeat(one, len(names))
+    table = pd.DataFrame(
+        {
+            "metric": pd.Categorical(each(metric), METRICS),
+            "row": pd.Categorical(each(row), ROWS),
+            "perturbation": np.tile(np.array(names, object), len(lines)),
+            "split": each(split),
+            "value": np.concatenate(values),
+        }
+    )
+    table = table[table["value"].notna() | (table["row"] == "ceiling") & table["metric"].isin(BOUNDED)]
+    return table.sort_values(["metric", "row", "split"], kind="stable", ignore_index=True)
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """`make bench`: the count VAE of `lab` against scvi-tools' SCVI on the same simulated counts, and where they differ;
 then what the book's other objectives cost, by `models`, how fast chains walk, by `chains`, what it takes to judge
-samples, by `samples`, DDPM against diffusers, by `denoisers`, and cells from disk in shuffled order, by `disk`.
+samples, by `samples`, DDPM against diffusers, by `denoisers`, cells from disk in shuffled order, by `disk`, and what it
+takes to judge predicted perturbations, by `perturbations`.
 
 Both get the same layers (one hidden layer of 128, 10 latent variables, NB likelihood with one dispersion per gene), the
 same cells, minibatches of 128, epochs, learning rate 1e-3, KL weight 1 from the first step, one process and the same
@@ -31,6 +32,7 @@ from chains import table as table_of_chains
 from denoisers import table as table_of_denoisers
 from disk import table as table_of_disk
 from models import SIZE, now, table
+from perturbations import table as table_of_perturbations
 from samples import table as table_of_samples
 
 from lab import train, vae
@@ -188,6 +190,7 @@ def main() -> None:
     table_of_samples(given.repeats)
     table_of_denoisers(given.repeats)
     table_of_disk(given.repeats)
+    table_of_perturbations()
 
 
 if __name__ == "__main__":

@@ -96,6 +96,21 @@ def test_cells_from_disk_are_a_file_larger_than_what_is_kept_and_shuffled_cost_l
     assert 60 < disk.megabytes(path) < 256
 
 
+def test_the_screen_that_is_judged_in_the_bench_has_every_row_and_a_perfect_model_on_top(bench):
+    perturbations = sys.modules["perturbations"]
+    sets = perturbations.screen(judged=30, known=15, cells=30, controls=60, genes=200)
+    table = perturbations.perturb.at_a_glance(perturbations.evaluated(sets), "mean")
+    assert list(table.columns) == perturbations.perturb.ROWS and list(table.index) == perturbations.perturb.METRICS
+    beside = table.loc["delta-correlation (mean)"].drop(["model", "ceiling"])
+    assert table.loc["delta-correlation (mean)", "model"] > beside.max() > beside["no-change"]
+
+
+def test_judging_fifty_perturbations_takes_a_few_seconds_and_little_room(bench):
+    """Of processor time, which other work disturbs less: a sixth of the bench's perturbations."""
+    wall, cpu, beside, whole = sys.modules["perturbations"].cost(judged=50, known=20, genes=1000)
+    assert cpu < 8 and beside < 500
+
+
 @pytest.mark.peer
 def test_mala_accepts_as_often_and_reaches_the_law_of_blackjaxs(chains):
     """The same step size means the same chain: spread around the modes agrees within the noise of 1,000 chains."""
@@ -147,6 +162,7 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
         *("fit, median, wall clock", "NB log-likelihood with gradient", "loader, one epoch", "nats"),
         *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA", "sample_report"),
         *("training step, its example", "eta = 1.0: none of 50 steps differs", "a shuffled epoch takes"),
+        "perturb.evaluate, 300 perturbations",
     ):
         assert words in out.stdout
 

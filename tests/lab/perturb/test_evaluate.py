@@ -185,6 +185,30 @@ def test_noise_of_donors_is_called_changed_by_cells_and_not_by_donors():
         s.judged(unchanged(s), splits=1, replicate="donor")
 
 
+def test_cells_without_names_of_their_own_are_told_apart_by_what_they_hold():
+    """anndata calls them 0, 1, ... in every set."""
+    s = screen(genes=80)
+    expected = s.judged(unchanged(s), splits=1)
+    for side in (s.cells, s.a, s.b):
+        side.obs_names = [str(i) for i in range(side.n_obs)]
+    pd.testing.assert_frame_equal(expected, s.judged(unchanged(s), splits=1))
+    s.b = s.a.copy()
+    with pytest.raises(Refused, match="identical cells"):
+        s.judged(unchanged(s), splits=1)
+
+
+def test_controls_among_training_cells_are_no_perturbation_whether_or_not_the_halves_have_labels(doubles):
+    s, train = doubles
+    how = {"features": features(s), "splits": 2}
+    expected = s.judged(unchanged(s), train=train, **how)
+    both = ad.concat([train, s.a])
+    pd.testing.assert_frame_equal(expected, s.judged(unchanged(s), train=both, **how))
+    a, b = s.a.copy(), s.b.copy()
+    del a.obs["perturbation"], b.obs["perturbation"]
+    said = perturb.evaluate(unchanged(s), s.cells, control=a, truth_control=b, train=both, **how)
+    pd.testing.assert_frame_equal(expected, said)
+
+
 def test_pathways_are_those_given_and_a_model_of_them_agrees():
     s = screen(n=8, effect=0.5, genes=120)
     random = np.random.default_rng(0)
@@ -220,9 +244,10 @@ def test_the_picture_has_a_panel_a_metric_and_a_line_a_row(judged):
 
 def test_held_out_perturbations_are_whole_and_a_pair_is_one_in_either_order():
     s = screen(names=["A", "B", "A+B", "B+A", "C"])
-    train, test = perturb.hold_out(s.cells, test=0.5, seed=1)
-    sides = [{"+".join(sorted(name.split("+"))) for name in part.obs["perturbation"]} for part in (train, test)]
-    assert not sides[0] & sides[1] and len(sides[0]) + len(sides[1]) == 4
+    for seed in range(6):
+        parts = perturb.hold_out(s.cells, test=0.5, seed=seed)
+        sides = [{"+".join(sorted(name.split("+"))) for name in part.obs["perturbation"]} for part in parts]
+        assert not sides[0] & sides[1] and len(sides[0]) == len(sides[1]) == 2
     with pytest.raises(Refused, match="leaves a part empty"):
         perturb.hold_out(s.cells, test=0.01)
 
@@ -281,6 +306,12 @@ def relabelled(side, name):
     return make
 
 
+def relabelled_cells(s, name):
+    cells = renamed(s.cells)
+    cells.obs["perturbation"] = name
+    return cells
+
+
 def without_a_label(s):
     p = unchanged(s)
     p.obs["perturbation"] = [None, *p.obs["perturbation"][1:]]
@@ -305,6 +336,10 @@ REFUSED = {  # what is wrong: (what is done to a screen, which returns arguments
     "train that holds a judged perturbation": (
         lambda s: {"train": renamed(screen(n=3, seed=5, genes=80).cells)},
         "3 of the perturbations that are judged stand in the training set (first: 'P0')",
+    ),
+    "train that holds a judged pair in the other order": (
+        lambda s: relabelled("cells", "P0+P1")(s) | {"train": relabelled_cells(screen(n=1, seed=5, genes=80), "P1+P0")},
+        "stand in the training set (first: 'P0+P1')",
     ),
     "train that holds controls B": (lambda s: {"train": s.b}, "train and truth_control share"),
     "a prediction that is the truth": (of(lambda s: renamed(s.cells.copy())), "predicted and truth hold 480 identical"),
@@ -337,7 +372,7 @@ REFUSED = {  # what is wrong: (what is done to a screen, which returns arguments
         lambda s: {"features": pd.DataFrame({"f": [np.nan] * 8}, s.effect.index)},
         "features are one finite row",
     ),
-    "three cells of a perturbation": (lambda s: setattr(s, "cells", s.cells[57:].copy()), "'P0' has fewer than 4"),
+    "three cells of a perturbation": (lambda s: setattr(s, "cells", s.cells[57:].copy()), "P0 has fewer than 4"),
     "three control cells": (lambda s: setattr(s, "a", s.a[:3].copy()), "has fewer than 4 cells"),
     "no splits": (lambda s: {"splits": 0}, "splits=0"),
 }
