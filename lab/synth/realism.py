@@ -50,19 +50,26 @@ def picture(real: ad.AnnData, simulated: ad.AnnData):
     """The figure to `realism_report`: variance, zeros and dispersion against the mean, a point a gene; distributions of
     library size, genes detected and gene-gene correlation. Returns the figure."""
     fig, axes = plt.subplots(2, 3, figsize=(7.2, 4.6))
-    for cells, label, c in ((real, "real", plot.GREY), (simulated, "simulated", plot.CYCLE[1])):
-        x = _counts(cells, cells.var_names)
-        genes, per_cell = _of_genes(x), _of_cells(x)
-        style = {"s": 5, "color": c, "lw": 0, "alpha": 0.6, "label": label}
+    sets = {label: _counts(cells, cells.var_names) for label, cells in (("real", real), ("simulated", simulated))}
+    genes = {label: _of_genes(x) for label, x in sets.items()}
+    values = {
+        label: _of_cells(x) | {"gene-gene correlation": _correlations(_most(_log(x)))} for label, x in sets.items()
+    }
+    for label, c in zip(sets, (plot.GREY, plot.CYCLE[1])):
         for ax, name in zip(axes[0], ("log10 variance", "zeros", "log phi")):
-            ax.scatter(genes["log10 mean"], genes[name], **style)
+            ax.scatter(genes[label]["log10 mean"], genes[label][name], s=5, color=c, lw=0, alpha=0.6, label=label)
             ax.set(xlabel="log10 mean", ylabel=name)
-        values = {**per_cell, "gene-gene correlation": _correlations(_most(x))}
-        for ax, (name, value) in zip(axes[1], values.items()):
-            ax.hist(value, bins=40, density=True, histtype="step", color=c, label=label)
+        for ax, name in zip(axes[1], values[label]):
+            bins = np.histogram_bin_edges(np.concatenate([values[each][name] for each in sets]), 25)
+            ax.hist(values[label][name], bins=bins, density=True, histtype="step", color=c)
             ax.set(xlabel=name, yticks=[])
     axes[0, 0].legend(markerscale=2)
     return fig
+
+
+def _log(counts) -> np.ndarray:
+    """log1p(CP10k) of counts (N, G)."""
+    return log_normalise(counts, counts.sum(1)).toarray()
 
 
 def _counts(cells: ad.AnnData, genes) -> np.ndarray:
@@ -105,7 +112,7 @@ def _correlations(x) -> np.ndarray:
 def _rows(x, y, same: bool, seed: int) -> dict[str, float]:
     ks = lambda a, b: float(stats.ks_2samp(a, b).statistic)
     (gx, gy), (cx, cy) = ((f(x), f(y)) for f in (_of_genes, _of_cells))
-    log_x, log_y = (log_normalise(counts, counts.sum(1)).toarray() for counts in (x, y))
+    log_x, log_y = _log(x), _log(y)
     some = np.random.default_rng(seed).permutation(len(x))[:CELLS]
     points = lambda name: (np.stack([g["log10 mean"], g[name]], 1) for g in (gx, gy))
     rows = {

@@ -145,7 +145,8 @@ CARD = Card(
 def counterfactual(cells: ad.AnnData, perturbation: str | None = None) -> np.ndarray:
     """True mean counts (N, G) of each simulated cell had it carried `perturbation` ("control": none), all else of the
     cell unchanged: state, place in the cycle, batch, library, whether it escapes, and the number of its guide. Without
-    `perturbation`, the factual mean. Two calls give what no experiment sees: the same cell with and without.
+    `perturbation`, the factual mean. Two calls give what no experiment sees: the same cell with and without. The array
+    is dense: choose cells first, `counterfactual(cells[:1000], ...)`.
     """
     labels = cells.obs["perturbation"] if perturbation is None else [perturbation] * cells.n_obs
     share, size = law.rates(law.parameters(cells), labels, cells.obs, cells.obsm["state"])

@@ -28,8 +28,10 @@ def parameters(cells) -> dict:
     Targets are numbered as in `shift` (G, P + 1), whose last column is no target, and conditions by `labels`.
     """
     kept = cells.uns.get("perturbseq")
-    if kept is None:
-        raise Refused("these cells carry no truth in uns['perturbseq']; take those that lab.data.perturbseq() returned")
+    if kept is None or "shift" not in cells.varm or "state" not in cells.obsm:
+        raise Refused(
+            "these cells carry no truth, or what prepare() left of it; take those that lab.data.perturbseq() returned"
+        )
     if cells.n_vars != (n := int(kept["knobs"]["n_genes"])):
         raise Refused(f"truth needs all {n} genes, and {cells.n_vars} are left; ask for the truth first, then cut it")
     singles, doubles = kept["singles"], kept["doubles"]

@@ -1,8 +1,10 @@
 """The Perturb-seq simulator: its truth is what its counts follow, and its knobs do what they say."""
 
 import hashlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -241,7 +243,7 @@ def test_zero_inflation_adds_zeros_and_keeps_means(screen):
 def test_the_seed_fixes_every_bit_also_in_another_process(screen):
     assert digest(data.perturbseq()) == digest(screen) != digest(data.perturbseq(seed=1))
     assert data.perturbseq().var["base"].equals(screen.var["base"])
-    script = f"import sys; sys.path.insert(0, {str(__import__('pathlib').Path(__file__).parent)!r})\n"
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     script += "from lab import data; from test_perturbseq import digest; print(digest(data.perturbseq()))"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == digest(screen)
@@ -256,7 +258,7 @@ def test_truth_survives_a_file_and_a_choice_of_cells(screen, tmp_path):
         pd.testing.assert_frame_equal(data.truth(back[:50].copy(), label), data.truth(screen, label))
     np.testing.assert_array_equal(data.counterfactual(back[:50], double), data.counterfactual(screen[:50], double))
     assert (tmp_path / "screen.h5ad").stat().st_size < 6e6
-    without = data.perturbseq(n_doubles=0)
+    without = data.perturbseq(n_doubles=0, mix=(1, 0, 0))
     without.write_h5ad(tmp_path / "singles.h5ad")
     assert data.truth(data.read(tmp_path / "singles.h5ad"), strong(without)[0]).shape == (300, 2)
 
@@ -278,6 +280,23 @@ def test_real_tables_take_the_place_of_drawn_genes():
     assert cells.n_vars == 150 and (cells.varm["module"] == 0.3 * sets.loc[cells.var_names]).all(axis=None)
     mean = cells.layers["counts"][cells.obs["control"].to_numpy()].mean(0)
     np.testing.assert_allclose(np.asarray(mean).ravel(), expression["mean"].loc[cells.var_names], rtol=0.25)
+
+
+@pytest.mark.real
+def test_a_screen_on_the_human_genome_with_hallmark_modules():
+    folder = Path(os.environ["LAB_DATA"])
+    annotation = pd.read_csv(folder / "gene_annotation/grch38_protein_coding_symbol_chr_start.csv.gz")
+    sets = data.programmes(file=folder / "gene_sets/human_hallmark_v2025.gmt")
+    cells = data.perturbseq(n_genes=800, n_cells=1500, annotation=annotation, gene_sets=sets)
+    where = annotation.drop_duplicates("symbol").set_index("symbol").loc[cells.var_names]
+    assert (where["chr"].astype(str) == cells.var["chromosome"]).all() and (where["start"] == cells.var["start"]).all()
+    assert set(cells.varm["module"]) <= set(sets) and cells.varm["module"].shape[1] > 40
+    inside = cells.varm["module"] != 0
+    assert (sets.loc[cells.var_names, inside.columns] == inside).all(axis=None)
+    start = cells.var.groupby("chromosome")["start"].diff().abs()
+    assert (start < 1e5).sum() > 20  # neighbours that a cis effect reaches
+    whole = data.perturbseq(n_genes=800, n_cells=1500, annotation=annotation)
+    assert whole.n_vars == 800 and list(whole.varm["module"]) == [f"module {i + 1}" for i in range(8)]
 
 
 EXPRESSION = pd.DataFrame({"mean": [1.0, 2.0]}, ["A", "B"])
@@ -323,5 +342,7 @@ def test_truth_of_what_was_not_simulated_is_refused(screen):
         data.truth(screen, "gene 0")
     with pytest.raises(Refused, match="truth needs all 300 genes, and 20 are left; ask for the truth first"):
         data.truth(screen[:, :20], "control")
-    with pytest.raises(Refused, match="carry no truth in uns"):
+    with pytest.raises(Refused, match="carry no truth, or what prepare"):
         data.counterfactual(ad.AnnData(np.ones((2, 2))), "control")
+    with pytest.raises(Refused, match="carry no truth, or what prepare.. left of it"):
+        data.truth(data.prepare(screen, min_genes=1, min_cells=0), "control")
