@@ -15,9 +15,9 @@ NAMES = ["G1", "G2", "G3", "G4", "G1+G2", "G3+G4", "G5"]
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A screen in five files, the prediction other cells of the same law; gene sets and features."""
-    folder, s = tmp_path_factory.mktemp("files"), screen(names=NAMES, effect=0.4, genes=60, cells=40)
+    folder, s = tmp_path_factory.mktemp("files"), screen(names=NAMES, effect=0.6, genes=60, cells=60, replicates=4)
     train, truth = perturb.hold_out(s.cells, test=["G1+G2", "G3+G4", "G5"])
-    again = screen(names=NAMES, effect=0.4, genes=60, cells=20).cells
+    again = screen(names=NAMES, effect=0.6, genes=60, cells=20).cells
     predicted = again[again.obs["perturbation"].isin(set(truth.obs["perturbation"]))].copy()
     predicted.obs_names = [f"drawn-{i}" for i in range(predicted.n_obs)]
     for name, cells in (("predicted", predicted), ("truth", truth), ("a", s.a), ("b", s.b), ("train", train)):
