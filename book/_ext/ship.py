@@ -5,7 +5,8 @@ that a `page` defines, `row(beta={beta}, seed={seed})`, run once for each combin
 these values and what run.json, or the dict that the function returned, then says. Of the page run the set-up cell and
 those tagged `shipped` that the call needs. With `"weights": true` the weights of its one run are shipped, and the row
 stands in the story; a call then gives the dict and the model, `row(*(made := fit(seed={seed}))), made[0]`. A story
-begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`.
+begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`. One with `"real": true` reads the
+folder that LAB_DATA names, which is hidden from all others, and is neither made nor verified where there is none.
 
 It is stale when a file of `lab` that its command loads, or a cell that its call needs or a part of `lab` that these
 reach, has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing, and fails where
@@ -115,12 +116,12 @@ def counted(files, words):
     return {f.relative_to(ROOT).as_posix() for f in there}
 
 
-def row(words, weights=None):
+def row(words, weights=None, real=False):
     """What run.json says of one run, the files of `lab` that count, and its seconds; its weights are copied there."""
     with tempfile.TemporaryDirectory() as folder:
         line, start = [*words, "--out", f"{folder}/run"], time.monotonic()
         program = [__file__] if words[0] == "--call" else ["-c", LOADED]
-        env = {k: v for k, v in os.environ.items() if k != "LAB_DATA"} | ONE_THREAD
+        env = {k: v for k, v in os.environ.items() if real or k != "LAB_DATA"} | ONE_THREAD
         done = subprocess.run([sys.executable, *program, *line], cwd=ROOT, env=env, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
@@ -135,7 +136,7 @@ def table(story, weights=None):
     """The whole table, the files and the seconds behind it."""
     rows, files, seconds = [], set(), 0.0
     for blanks, words in runs(story):
-        results, loaded, took = row(words, weights)
+        results, loaded, took = row(words, weights, story.get("real", False))
         rows.append(blanks | {column: float(f"{results[name]:.5g}") for column, name in story["keep"].items()})
         files, seconds = files | loaded, seconds + took
         print(" ".join(words), rows[-1], f"{took:.0f} s", flush=True)
@@ -164,7 +165,8 @@ def before(name, story):
 def verify():
     """Compute all anew; exit status."""
     wrong = {name: "stale" for name in stale()}
-    for name, story in stories().items():
+    there = {name: story for name, story in stories().items() if "LAB_DATA" in os.environ or not story.get("real")}
+    for name, story in there.items():
         if moved := differences(story, table(story)[0], before(name, story)):
             wrong[name] = f"differs by {moved}"
     print(*(f"{name}: {what}" for name, what in wrong.items()), sep="\n")
@@ -174,6 +176,8 @@ def verify():
 def ship(name):
     """Run a story's command, and write what it gives and how."""
     story = stories()[name]
+    if story.get("real") and "LAB_DATA" not in os.environ:
+        raise SystemExit(f"{name} is of real cells: name their folder in LAB_DATA, and run ship.py by itself")
     now, files, seconds = table(story, SHIPPED / f"{name}.safetensors" if story.get("weights") else None)
     made = {"seconds": round(seconds), "processor": processor(), "files": sorted(files)}
     made["digest"] = digest(story | made)

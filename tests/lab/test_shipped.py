@@ -131,7 +131,7 @@ def test_other_code_makes_a_run_stale_and_other_words_do_not(text, is_stale, rep
 
 def test_verifying_fails_beyond_the_spread_and_writes_nothing_and_a_run_writes_table_and_story(repository, monkeypatch):
     by = {"0": -10.0, "1": -11.0}
-    monkeypatch.setattr(ship, "row", lambda words, weights: ({"held-out ELBO": by[words[-1]]}, {"lab/a.py"}, 2.0))
+    monkeypatch.setattr(ship, "row", lambda words, weights, real: ({"held-out ELBO": by[words[-1]]}, {"lab/a.py"}, 2.0))
     assert not ship.main(["t"])
     shown = pd.read_csv(repository / "lab/shipped/t.csv")
     assert shown.to_numpy().tolist() == [[1, 0, -10], [1, 1, -11], [2, 0, -10], [2, 1, -11]]
@@ -161,6 +161,35 @@ def test_weights_are_copied_out_of_their_run_and_its_numbers_stand_in_the_story(
     assert ship.stories()["t"]["rows"] == [{"beta": 1, "seed": 0, "ELBO": -10.0}]
     value["held-out ELBO"] = -11.0
     assert ship.main(["--verify"]) == 1
+
+
+def test_a_story_of_real_cells_sees_their_folder_and_no_other_does_and_without_it_is_left_alone(
+    repository, monkeypatch
+):
+    seen = []
+
+    def run(line, env, **_):
+        seen.append(env.get("LAB_DATA"))
+        out = Path(line[line.index("--out") + 1])
+        out.mkdir()
+        (out / "run.json").write_text(json.dumps({"results": {"held-out ELBO": -10.0}}))
+        return subprocess.CompletedProcess(line, 0, "", "")
+
+    monkeypatch.setattr(ship.subprocess, "run", run)
+    monkeypatch.setattr(ship, "counted", lambda files, words: {"lab/a.py"})
+    monkeypatch.setenv("LAB_DATA", "there")
+    ship.main(["t"])
+    assert set(seen) == {None}
+    path = repository / "lab/shipped/t.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"real": True}))
+    seen.clear()
+    ship.main(["t"])
+    assert set(seen) == {"there"} and not ship.main(["--verify"])
+    monkeypatch.delenv("LAB_DATA")
+    seen.clear()
+    with pytest.raises(SystemExit, match="LAB_DATA"):
+        ship.main(["t"])
+    assert not ship.main(["--verify"]) and not seen
 
 
 PAGE = """---
