@@ -5,12 +5,11 @@ that a `page` defines, `row(beta={beta}, seed={seed})`, run once for each combin
 these values and what run.json, or the dict that the function returned, then says. Of the page run the set-up cell and
 those tagged `shipped` that the call needs. With `"weights": true` the weights of its one run are shipped, and the row
 stands in the story; a call then gives the dict and the model, `row(*(made := fit(seed={seed}))), made[0]`. A story
-begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`. One with `"real": true` reads the
-folder that LAB_DATA names, which is hidden from all others, and is neither made nor verified where there is none.
+begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`; `blank` names columns that some rows
+lack. One with `"real": true` reads the folder in LAB_DATA, hidden from all others, and is left alone without it.
 
-It is stale when a file of `lab` that its command loads, or a cell that its call needs or a part of `lab` that these
-reach, has changed in more than comments and docstrings. `--verify` computes all anew, writes nothing, and fails where
-something is stale or differs by more than its `spread`.
+It is stale when code that its command loads or its call reaches has changed in more than comments and docstrings.
+`--verify` computes all anew, writes nothing, and fails where something is stale or off by more than its `spread`.
 """
 
 import hashlib
@@ -26,6 +25,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 from safetensors.torch import save_model
 from uses import code, needed, used_by
 
@@ -99,8 +99,8 @@ def call(page, expression, folder):
     exec(f"{cells(page, 'remove-cell')}\n{program}", space)
     Path(folder).mkdir()
     if isinstance(results := eval(expression, space), tuple):
-        results, model = results
-        save_model(model, str(Path(folder, "model.safetensors")))
+        save_model(results[1], str(Path(folder, "model.safetensors")))
+        results = results[0]
     Path(folder, "run.json").write_text(json.dumps({"results": results}, default=float))
     print(*{part.file for part in reached(program)}, sep="\n")
 
@@ -145,14 +145,12 @@ def table(story, weights=None):
 
 def differences(story, now, then):
     """Columns that moved by more than the story allows, and by how much."""
-    moved = {column: (now[column] - then[column]).abs().max() for column in story["spread"]}
-    return {column: by for column, by in moved.items() if by > story["spread"][column]}
+    moved = ((column, (now[column] - then[column]).abs().max(), most) for column, most in story["spread"].items())
+    return {column: by for column, by, most in moved if by > most}
 
 
 def processor():
     """What rounding depends on."""
-    import torch
-
     kernels, release = torch.backends.cpu.get_cpu_capability(), torch.__version__.split("+")[0]
     return f"{platform.machine()} with {kernels}, one thread, torch {release}"
 

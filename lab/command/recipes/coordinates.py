@@ -4,6 +4,7 @@ import click
 
 from lab.command.front import Real, Whole
 from lab.command.options import CONDITION, N_HIDDEN
+from lab.errors import Refused
 
 from . import Recipe
 
@@ -11,7 +12,6 @@ COMPONENTS = 20  # where there are components and no number is given
 
 
 def _coordinates(known, options):
-    from lab.errors import Refused
     from lab.nets import Coordinates
 
     genes, n = len(known.genes), options["coordinates"]
@@ -22,9 +22,7 @@ def _coordinates(known, options):
     return Coordinates(genes, n)
 
 
-def _network(coordinates, levels, options):
-    """net(x, t, cond), told depth and conditions."""
-    from lab.errors import Refused
+def _network(coordinates, levels, options):  # net(x, t, cond), told depth and conditions
     from lab.nets import MLP, ConditionEmbedding, GeneAttention
 
     n, width, large = coordinates.n_out, options["n_hidden"], options["preset"] == "large"
@@ -37,8 +35,6 @@ def _network(coordinates, levels, options):
 
 
 def _fitted(model, known):
-    from lab.errors import Refused
-
     try:
         return model if known.batches is None else model.fit(known.batches)
     except Refused as why:
@@ -59,8 +55,9 @@ def _flow(known, options):
     from lab.command.cell_flow import CellFlow
 
     coordinates, levels = _coordinates(known, options), {name: len(of) for name, of in known.levels.items()}
-    net = _network(coordinates, levels, options)
-    return _fitted(CellFlow(coordinates, net, levels, couple=options["couple"]), known)
+    return _fitted(
+        CellFlow(coordinates, _network(coordinates, levels, options), levels, couple=options["couple"]), known
+    )
 
 
 def _energy(known, options):
@@ -69,8 +66,7 @@ def _energy(known, options):
 
     coordinates, width = _coordinates(known, options), options["n_hidden"]
     net = mlp(coordinates.n_out, width, width, 1)
-    step, n = options["step_size"], options["chain_steps"]
-    return _fitted(CellEnergy(coordinates, net, step=step, n_steps=n), known)
+    return _fitted(CellEnergy(coordinates, net, step=options["step_size"], n_steps=options["chain_steps"]), known)
 
 
 def _loss(model, options):
