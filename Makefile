@@ -20,6 +20,7 @@ export PYTHONHASHSEED := 0
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 book: executed
+	@[ _toc.yml -ot _build/html/index.html ] || rm -rf _build/html _build/.doctrees  # every sidebar names every page
 	@$(BIN)/jupyter-book build -q -W --keep-going . || { rm -rf _build/html _build/.doctrees; exit 1; }
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
