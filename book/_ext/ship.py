@@ -99,8 +99,8 @@ def call(page, expression, folder):
     exec(f"{cells(page, 'remove-cell')}\n{program}", space)
     Path(folder).mkdir()
     if isinstance(results := eval(expression, space), tuple):
-        save_model(results[1], str(Path(folder, "model.safetensors")))
-        results = results[0]
+        results, model = results
+        save_model(model, str(Path(folder, "model.safetensors")))
     Path(folder, "run.json").write_text(json.dumps({"results": results}, default=float))
     print(*{part.file for part in reached(program)}, sep="\n")
 
@@ -145,8 +145,8 @@ def table(story, weights=None):
 
 def differences(story, now, then):
     """Columns that moved by more than the story allows, and by how much."""
-    moved = ((column, (now[column] - then[column]).abs().max(), most) for column, most in story["spread"].items())
-    return {column: by for column, by, most in moved if by > most}
+    moved = {column: (now[column] - then[column]).abs().max() for column in story["spread"]}
+    return {column: by for column, by in moved.items() if by > story["spread"][column]}
 
 
 def processor():

@@ -12,7 +12,7 @@ from lab import data, perturb
 from lab.data.screen import law, perturbations
 from lab.errors import Refused
 
-from .public import EMPTY, compare, public
+from .public import EMPTY, compare, number, public
 
 # Of the way from the additive prediction to the ceiling, at ten seeds of the judge: the reference .48 to .62, the
 # additive shift times a fitted number .23 to .42, times .8 .24 to .32, copies, means and no change below .13, what
@@ -25,8 +25,7 @@ EACH, CONTROLS = 100, 400  # cells that judge: of each double, and controls
 @public(3)
 def q1(by_chance):
     """One other perturbation, all of one number of cells."""
-    found = by_chance(np.ones(1), np.full(1, 50), 50, 50)
-    return EMPTY if found is None else compare(np.array([float(found)]), 0.5, (1,))
+    return number(by_chance(np.ones(1), np.full(1, 50), 50, 50), 0.5)
 
 
 @public(3)
@@ -40,8 +39,7 @@ def q2(others):
 def q3(ceiling):
     """Halves without noise."""
     shift, nought = np.array([1.0, -1.0, 2.0]), np.zeros(3)
-    found = ceiling(shift, shift, nought, nought)
-    return EMPTY if found is None else compare(np.array([float(found)]), 1.0, (1,))
+    return number(ceiling(shift, shift, nought, nought), 1.0)
 
 
 @public(3)
@@ -54,8 +52,7 @@ def q4(discrimination):
 def q5(energy):
     """Two points beside two others, 3 apart."""
     x = np.zeros((2, 2))
-    found = energy(x, x + [3.0, 0.0], 1)
-    return EMPTY if found is None else compare(np.array([float(found)]), 6.0, (1,))
+    return number(energy(x, x + [3.0, 0.0], 1), 6.0)
 
 
 @public(6)

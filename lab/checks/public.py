@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from lab import data
@@ -39,6 +40,11 @@ def compare(found: Tensor | None, wanted: float, shape: tuple[int, ...]) -> str 
         return f"the answer has the shape {tuple(found.shape)}, not {shape}"
     value = float(found.reshape(-1)[0])
     return None if abs(value - wanted) < 1e-4 else f"found {value:.4f} where it is {wanted:.4f}"
+
+
+def number(found: float | None, wanted: float) -> str | None:
+    """The same of an answer that is one number."""
+    return EMPTY if found is None else compare(torch.tensor([float(found)]), wanted, (1,))
 
 
 def earned(full: bool, half: bool) -> str | None:

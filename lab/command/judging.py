@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .options import LAYER, SEED
+from .options import LAYER, SEED, option
 
 HELP = """Judge predicted responses to perturbations beside measured ones, and beside every baseline.
 
@@ -16,41 +16,37 @@ PREDICTED = click.Argument(["predicted"], metavar="PREDICTED.h5ad")
 TRUTH = click.Argument(["truth"], metavar="TRUTH.h5ad")
 
 
-def _file(name: str, metavar: str, **how) -> click.Option:
-    return click.Option([name], metavar=metavar, **how)
-
-
 OPTIONS = (
-    _file("--control", "A.h5ad", required=True, help="Control cells that the model learned and started from."),
-    _file("--truth-control", "B.h5ad", required=True, help="Other control cells, which no model has seen."),
-    _file(
+    option("--control", "A.h5ad", required=True, help="Control cells that the model learned and started from."),
+    option("--truth-control", "B.h5ad", required=True, help="Other control cells, which no model has seen."),
+    option(
         "--train",
         "TRAIN.h5ad",
         show_default="each baseline learns from half of the others' cells in TRUTH.h5ad",
         help="The perturbed cells that the model learned from; baselines then learn from the same. It may hold A too.",
     ),
-    _file(
+    option(
         "--perturbation",
         "NAME",
         default="perturbation",
         help="The obs column of all files that says which perturbation; combinations are named A+B.",
     ),
-    _file(
+    option(
         "--replicate",
         "NAME",
         show_default="none: cells are tested, which are no replicates",
         help="An obs column of all but predicted cells, such as donor: changed genes are tested on its pseudobulks.",
     ),
-    _file("--gene-sets", "FILE.gmt", show_default="no rows on pathways", help="Gene sets, one a line, as MSigDB has."),
-    _file(
+    option("--gene-sets", "FILE.gmt", show_default="no rows on pathways", help="Gene sets, one a line, as MSigDB has."),
+    option(
         "--features",
         "FILE.csv",
         show_default="the target genes' place among control cells",
         help="A line a perturbation, its name first, and numbers: what nearest and ridge know of it.",
     ),
-    click.Option(
-        ["--out"],
-        metavar="DIR",
+    option(
+        "--out",
+        "DIR",
         required=True,
         type=click.Path(path_type=Path),
         help="A folder for the results, new or empty: report.csv, a line a metric and row; perturbations.csv, a line "

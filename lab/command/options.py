@@ -41,25 +41,26 @@ def _shared_by_processes(ctx, param, size):
     return size
 
 
-def _option(names: str, metavar: str, **how) -> click.Option:
+def option(names: str, metavar: str, **how) -> click.Option:
+    """`names` apart by blanks, and what stands for the value in help."""
     return click.Option(names.split(), metavar=metavar, **how)
 
 
 # What a command reads and where it writes.
-DATA = _option(
+DATA = option(
     "--data",
     "FILE|SET",
     required=True,
     help="An .h5ad file, or the name of a set that `python -m lab data` lists, such as pbmc.",
 )
-LAYER = _option(
+LAYER = option(
     "--layer",
     "NAME|X|raw",
     show_default="layers['counts'], else raw.X or X, whichever holds integers",
     help="Where the raw counts are: a layer's name, X for adata.X, raw for adata.raw.X. The one taken is printed and "
     "recorded; where two hold different integers, or none holds any, you are asked for it.",
 )
-CONDITION = _option(
+CONDITION = option(
     "--condition",
     "NAME",
     multiple=True,
@@ -67,7 +68,7 @@ CONDITION = _option(
     callback=_different,
     help="An obs column with labels that the model is told; once for each: --condition tissue --condition batch.",
 )
-LEVEL = _option(
+LEVEL = option(
     "--condition",
     "NAME=LEVEL",
     multiple=True,
@@ -76,7 +77,7 @@ LEVEL = _option(
     show_default="as often as among the training cells",
     help="One label of a column that the model is told; once for each: --condition tissue=lung --condition batch=b1.",
 )
-FOLDER = _option(
+FOLDER = option(
     "--out",
     "DIR",
     required=True,
@@ -86,35 +87,35 @@ FOLDER = _option(
     "the training cells), metrics.csv (one row per step) and run.json (arguments, versions, the conditions' labels, "
     "how well the held-out cells are described).",
 )
-TABLE = _option(
+TABLE = option(
     "--out",
     "DIR",
     required=True,
     type=click.Path(path_type=Path),
     help="A folder for the results, new or empty: report.csv, the table that is printed, and report.png.",
 )
-FILE = _option("--out", "FILE", required=True, type=NewFile(), help="The .h5ad to write; one that exists is refused.")
+FILE = option("--out", "FILE", required=True, type=NewFile(), help="The .h5ad to write; one that exists is refused.")
 
 # How a model is trained, whatever it is.
-GENES = _option(
+GENES = option(
     "--genes",
     "INT|all",
     type=Genes(1),
     show_default="2000, or all where there are fewer",
     help="How many of the most variable genes to model (chosen on training cells), or all.",
 )
-EPOCHS = _option("--epochs", "INT", type=Whole(1), default=100, help="Passes over the training cells, at most.")
-STEPS = _option(
+EPOCHS = option("--epochs", "INT", type=Whole(1), default=100, help="Passes over the training cells, at most.")
+STEPS = option(
     "--steps", "INT", type=Whole(1), show_default="by --epochs", help="Steps to take instead of whole epochs."
 )
-PATIENCE = _option(
+PATIENCE = option(
     "--patience",
     "INT",
     type=Whole(1),
     default=20,
     help="Stop after so many validations (one per epoch) without a better held-out loss.",
 )
-SIZE = _option(
+SIZE = option(
     "--size",
     "INT",
     type=Whole(1),
@@ -122,15 +123,15 @@ SIZE = _option(
     callback=_shared_by_processes,
     help="Cells per minibatch, over all processes (torchrun --nproc_per_node 2 -m lab train ... starts two).",
 )
-LR = _option("--lr", "FLOAT", type=Real(0, min_open=True), default=1e-3, help="Learning rate.")
-VALIDATION = _option(
+LR = option("--lr", "FLOAT", type=Real(0, min_open=True), default=1e-3, help="Learning rate.")
+VALIDATION = option(
     "--validation",
     "FLOAT",
     type=Real(0, 1, min_open=True, max_open=True),
     default=0.1,
     help="Fraction of the cells that is held out.",
 )
-SEED = _option(
+SEED = option(
     "--seed",
     "INT",
     type=Whole(0, 2**63 - 1),
@@ -140,26 +141,26 @@ SEED = _option(
 TRAINING = (DATA, FOLDER, LAYER, GENES, EPOCHS, STEPS, PATIENCE, SIZE, LR, VALIDATION, SEED)
 
 # What the networks of many families have.
-N_LATENT = _option("--n-latent", "INT", type=Whole(1), default=10, help="Coordinates of the latent space.")
-N_HIDDEN = _option("--n-hidden", "INT", type=Whole(1), default=128, help="Units of the hidden layers.")
+N_LATENT = option("--n-latent", "INT", type=Whole(1), default=10, help="Coordinates of the latent space.")
+N_HIDDEN = option("--n-hidden", "INT", type=Whole(1), default=128, help="Units of the hidden layers.")
 
 # What is asked of a finished run.
-SAMPLES = _option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
-SAMPLER = _option(
+SAMPLES = option("--n --samples", "INT", type=Whole(1), default=1000, help="How many cells to draw.")
+SAMPLER = option(
     "--sampler",
     "NAME",
     type=click.Choice(["heun", "euler", "dopri", "hmc", "langevin"]),
     show_default="heun for a flow, langevin for an ebm",
     help="How a flow is followed: heun, euler or dopri, which chooses its steps; how an ebm is walked: hmc, langevin.",
 )
-EVALUATIONS = _option(
+EVALUATIONS = option(
     "--evaluations",
     "INT",
     type=Whole(1),
     show_default="32 for a flow, 200 for an ebm",
     help="How often the network of a flow or an ebm is asked for each cell: more is slower, and nearer to the model.",
 )
-SCALE = _option(
+SCALE = option(
     "--scale",
     "FLOAT",
     type=Real(0),
@@ -172,13 +173,13 @@ CELLS = click.Argument(["data"], metavar="CELLS.h5ad")
 # Two sets of cells, compared.
 HELD_OUT = click.Argument(["held_out"], metavar="HELD_OUT.h5ad")
 DRAWN = click.Argument(["samples"], metavar="SAMPLES.h5ad")
-TRAIN = _option(
+TRAIN = option(
     "--train",
     "TRAIN.h5ad",
     show_default="no rows on memory",
     help="The training cells; adds how many samples are copies of one, or nearer to one than to held-out cells.",
 )
-LABEL = _option(
+LABEL = option(
     "--label",
     "NAME",
     show_default="none",
@@ -188,9 +189,9 @@ LABEL = _option(
 # Homework.
 ASSIGNMENT = click.Argument(["name"], metavar="HWNN")
 SUBMISSIONS = click.Argument(["folder"], metavar="DIR", type=click.Path(path_type=Path))
-GRADES = _option(
+GRADES = option(
     "-o --grades", "FILE.csv", required=True, type=click.Path(path_type=Path), help="The table of marks to write."
 )
-SECONDS = _option(
+SECONDS = option(
     "--seconds", "FLOAT", type=Real(0, min_open=True), default=120, help="Processor time of one submission."
 )

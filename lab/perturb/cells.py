@@ -38,14 +38,15 @@ class Cells:
 
 def joined(one: Cells, other: Cells) -> Cells:
     """Both, one after the other; without perturbations."""
-    stack = sparse.vstack if sparse.issparse(one.x) and sparse.issparse(other.x) else _stacked
+    x = one.x, other.x
+    x = sparse.vstack(x, format="csr") if all(map(sparse.issparse, x)) else np.concatenate([*map(dense, x)])
     both = None if one.replicate is None else np.concatenate([one.replicate, other.replicate])
-    return Cells(
-        stack([one.x, other.x]).tocsr() if stack is sparse.vstack else stack([one.x, other.x]),
-        None,
-        both,
-        one.names.append(other.names),
-    )
+    return Cells(x, None, both, one.names.append(other.names))
+
+
+def dense(x) -> np.ndarray:
+    """Expression (B, G) as an array in single precision."""
+    return np.asarray(x.toarray() if sparse.issparse(x) else x, np.float32)
 
 
 def gathered(sets: dict[str, ad.AnnData], by: str, layer: str, replicate: str | None) -> tuple[dict, pd.Index]:
@@ -129,7 +130,3 @@ def _check_rows(x, name: str, beside_counts: bool) -> None:
                 f"{far.sum()} of {len(far)} rows of {name} are no log1p of counts per 10,000, which others are brought "
                 f"to: back from the logarithm one adds up to {totals.max():.3g}; give counts in a layer, or that scale"
             )
-
-
-def _stacked(parts):
-    return np.concatenate([np.asarray(x.toarray() if sparse.issparse(x) else x, np.float32) for x in parts])

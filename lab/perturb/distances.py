@@ -5,7 +5,7 @@ from sklearn.decomposition import PCA
 
 from lab import metrics
 
-from .cells import Cells
+from .cells import Cells, dense
 
 COMPONENTS, FITTED, AT_MOST = 50, 3000, 200  # axes; cells of a set they are fitted on; cells of a sample compared
 LOOK = 500  # cells that set the kernel's bandwidth
@@ -22,7 +22,7 @@ def distances(cells: dict[str, Cells], names: list[str], rows: dict[str, np.ndar
     model, truth, a = (cells[name] for name in ("predicted", "truth", "control"))
     if len(model) == len(set(model.of)):
         return {}
-    pooled = [_dense(one.x[_some(np.arange(len(one)), FITTED, random)]) for one in (model, truth, a)]
+    pooled = [dense(one.x[_some(np.arange(len(one)), FITTED, random)]) for one in (model, truth, a)]
     size = min(map(len, pooled[:2]))
     pca = PCA(min(COMPONENTS, size, model.x.shape[1]), svd_solver="randomized", random_state=0)
     pca.fit(np.concatenate([pooled[0][:size], pooled[1][:size], pooled[2]]))
@@ -47,7 +47,3 @@ def distances(cells: dict[str, Cells], names: list[str], rows: dict[str, np.ndar
 
 def _some(rows: np.ndarray, n: int, random) -> np.ndarray:
     return random.permutation(rows)[:n]
-
-
-def _dense(x) -> np.ndarray:
-    return np.asarray(x.toarray() if hasattr(x, "toarray") else x, np.float32)

@@ -51,8 +51,7 @@ def measured(cells: ad.AnnData, *, n_modules: int = 8) -> dict:
 
 def dispersions(x, size, mean) -> tuple[np.ndarray, tuple[float, float]]:
     """phi (G,) in Var = mean + phi mean^2 at a cell's `size`, and its trend (a, b), phi = a mean^b."""
-    variance = ((x - size * mean) ** 2).mean(0)
-    moment = (variance - mean) / ((size**2).mean() * mean**2)
+    moment = by_moments(x, size, mean)
     error = np.sqrt(2 / len(x)) * (1 / mean + np.maximum(moment, 0.1))  # of a variance of Gaussians, at least
     sure = (moment > 2 * error) & (mean > 0.05)
     if sure.sum() < 5:
@@ -61,6 +60,11 @@ def dispersions(x, size, mean) -> tuple[np.ndarray, tuple[float, float]]:
     trend = np.exp(log_a) * np.maximum(mean, 0.05) ** b
     weight = (SCATTER * trend) ** 2 / ((SCATTER * trend) ** 2 + error**2)
     return np.maximum(weight * moment + (1 - weight) * trend, 0.02), (float(np.exp(log_a)), float(b))
+
+
+def by_moments(x, size, mean) -> np.ndarray:
+    """phi (G,) of counts (N, G) from their variance about `size` (N, 1) times `mean` (G,)."""
+    return (((x - size * mean) ** 2).mean(0) - mean) / ((size**2).mean() * mean**2)
 
 
 def _loadings(x, size, mean, phi, n) -> np.ndarray:

@@ -15,6 +15,8 @@ from lab.data.prepare import log_normalise
 from lab.errors import Refused
 from lab.metrics import classifier_test, components, energy_distance
 
+from .measure import by_moments
+
 GENES, CELLS = 100, 200  # whose correlations are taken: the most expressed genes, cells at random
 NEIGHBOURS = 15
 
@@ -82,7 +84,7 @@ def _of_genes(x) -> dict[str, np.ndarray]:
     x = x[:, x.sum(0) > 0].astype(float)
     size = x.sum(1, keepdims=True) / x.sum(1).mean()
     mean, variance = x.mean(0), x.var(0)
-    phi = (((x - size * mean) ** 2).mean(0) - mean) / ((size**2).mean() * mean**2)
+    phi = by_moments(x, size, mean)
     with np.errstate(invalid="ignore", divide="ignore"):
         log_phi = np.where(phi > 0, np.log(phi), np.nan)
     return {

@@ -126,7 +126,10 @@ def moved(run, folder, *scale):
 
 def test_a_scale_of_one_follows_the_labels_none_ignores_them_and_more_exaggerates(diffused, tmp_path):
     one, none, more = (moved(diffused[1], tmp_path, *scale) for scale in ((), ("--scale", "0"), ("--scale", "2")))
-    assert 1.6 < one < 2.4 and abs(none) < 0.3 and more > one + 0.3  # three seeds and models: 1.77 to 2.06
+    least = 1.8 if folder.reopen(diffused[1])[1]["arguments"]["model"] == "ddpm" else 1.6
+    assert (
+        least < one < 2.4 and abs(none) < 0.3 and more > one + 0.3
+    )  # three seeds: ddpm 1.93 to 2.00, flow 1.77 to 2.06
 
 
 def test_the_file_says_by_which_scale_it_was_drawn(diffused, tmp_path):

@@ -95,7 +95,7 @@ def rates(law: dict, labels, obs: pd.DataFrame, state: np.ndarray) -> tuple[np.n
 
 def with_counts(cells, seed: int):
     """The cells with counts, X and phase: drawn block by block, each block from a generator of its own."""
-    law, theta, blocks, normalised, phase = parameters(cells), cells.var["theta"].to_numpy(), [], [], []
+    law, theta, blocks, normalised = parameters(cells), cells.var["theta"].to_numpy(), [], []
     kept = 1 - law["zero_inflation"]
     for start in range(0, cells.n_obs, BLOCK):
         obs, random = cells.obs.iloc[start : start + BLOCK], np.random.default_rng((seed, start))
@@ -106,11 +106,11 @@ def with_counts(cells, seed: int):
             counts *= random.random(counts.shape) < kept
         blocks.append(sparse.csr_matrix(counts, dtype=np.int32))
         normalised.append(log_normalise(blocks[-1], counts.sum(1)))
-        _, *where = carried(law, obs["perturbation"], obs)
-        phase.append(np.searchsorted([0.5, 0.8], place(law, obs, *where), side="right"))
     cells.layers["counts"] = sparse.vstack(blocks, format="csr")
     cells.X = sparse.vstack(normalised, format="csr")
-    cells.obs["phase"] = pd.Categorical.from_codes(np.concatenate(phase), ["G1", "S", "G2M"])
+    _, *where = carried(law, cells.obs["perturbation"], cells.obs)
+    phase = np.searchsorted([0.5, 0.8], place(law, cells.obs, *where), side="right")
+    cells.obs["phase"] = pd.Categorical.from_codes(phase, ["G1", "S", "G2M"])
     cells.obs["n_counts"] = np.asarray(cells.layers["counts"].sum(axis=1)).ravel().astype(float)
     return cells
 
