@@ -30,7 +30,7 @@ PRESETS = {"tiny": (60, 50, 40), "small": (200, 500, 40)}  # genes, trajectories
 LIMITS = {"n_genes": (20, 20_000), "n_trajectories": (1, 10**6), "n_steps": (1, 10**5), "noise": (0, 1)}
 LIMITS |= {"depth": (1, 10**7)}
 
-DT, ALPHA, TOLERANCE, DEPTH_STD = 0.25, 3.0, 0.5, 0.3
+DT, ALPHA, TOLERANCE, DEPTH_STD = 0.25, 3.3, 0.5, 0.3
 REGULATORS = ("u", "v", "u1", "v1", "v2", "v3", "s", "h")
 MOST = (ALPHA, ALPHA, 2.0, 2.0, 2.0, 2.0, 4.0, 1.0)  # production with every activator present and no repressor
 LEAK = (0.0, 0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0)  # what the parents do not command
@@ -52,6 +52,7 @@ WIRING = pd.DataFrame(
 )
 DOSES = pd.DataFrame({"gene": ["u", "v", "v3", "h"], "fold": [0.65, 3.0, 2.0, 0.5]})
 HALF = 0.5  # the dose of half the effect that an endless one had
+HOLD = 5  # steps at the end of which a cell must be at the target
 IDLE = 40  # steps without a drug before a trajectory begins
 
 
@@ -63,7 +64,9 @@ def _matrix(column: str, empty: float) -> Tensor:
 
 SIGN, THRESHOLD, POWER = _matrix("sign", 0.0), _matrix("threshold", 1.0), _matrix("power", 0.0)
 DRUGGED = torch.tensor([REGULATORS.index(gene) for gene in DOSES["gene"]])
-FOLD, LEAST, SPAN = (torch.tensor(a, dtype=torch.float64) for a in (DOSES["fold"].to_list(), LEAK, MOST))
+FOLD, LEAST, SPAN, RATES = (
+    torch.tensor(column, dtype=torch.float64) for column in (DOSES["fold"].to_list(), LEAK, MOST, RATE)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +153,10 @@ class Regulation:
         are.
         """
         return self.distance(state) < self.tolerance
+
+    def held(self, states: Tensor) -> Tensor:
+        """Whether cells (..., T, K) are there at each of the last `HOLD` of T steps: passing through does not count."""
+        return self.reached(states[..., -HOLD:, :]).all(-1)
 
     def _folds(self, action: Tensor) -> Tensor:
         """What drugs multiply productions by (..., K): 1 at dose 0, `fold` at dose 1, saturating between."""
