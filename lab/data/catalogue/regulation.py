@@ -64,9 +64,7 @@ def _matrix(column: str, empty: float) -> Tensor:
 
 SIGN, THRESHOLD, POWER = _matrix("sign", 0.0), _matrix("threshold", 1.0), _matrix("power", 0.0)
 DRUGGED = torch.tensor([REGULATORS.index(gene) for gene in DOSES["gene"]])
-FOLD, LEAST, SPAN, RATES = (
-    torch.tensor(column, dtype=torch.float64) for column in (DOSES["fold"].to_list(), LEAK, MOST, RATE)
-)
+FOLD, LEAST, SPAN = (torch.tensor(a, dtype=torch.float64) for a in (DOSES["fold"].to_list(), LEAK, MOST))
 
 
 @dataclass(frozen=True, eq=False)
