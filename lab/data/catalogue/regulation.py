@@ -104,6 +104,7 @@ CARD = Card(
     cells=PRESETS["tiny"][1] * (PRESETS["tiny"][2] + 1),
     genes=PRESETS["tiny"][0],
     licence="none needed",
+    citation="gardner2000",  # the toggle's equations
     source=__name__,
 )
 
