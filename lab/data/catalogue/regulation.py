@@ -12,7 +12,7 @@ from torch import Tensor
 from lab.errors import Refused
 
 from ..card import Card
-from ..network import REGULATORS, Regulation
+from ..regulators import REGULATORS, Regulation
 from ..prepare import log_normalise
 
 PRESETS = {"tiny": (60, 50, 40), "small": (200, 500, 40)}  # genes, trajectories, steps
