@@ -1,15 +1,12 @@
 """The judge on real screens, subsets that LAB_DATA holds: what shared controls add, and what is left without them."""
 
-import os
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from screens import Screen, means
 
-from lab import perturb
+from lab import data, perturb
 from lab.data.prepare import log_normalise
 from lab.perturb import scores
 
@@ -17,21 +14,13 @@ pytestmark = pytest.mark.real
 CONTROL = "delta-correlation (control)"
 
 
-def cells(file, of, control, total=None):
-    """Perturbed and control cells of a file, counts in their layer, and full totals where there are any."""
-    raw = ad.read_h5ad(Path(os.environ["LAB_DATA"], file))
-    obs = pd.DataFrame({"perturbation": raw.obs[of].astype(str)})
-    if total:
-        obs["n_counts"] = raw.obs[total]
-    if "bio_rep" in raw.obs:
-        obs["donor"] = raw.obs["bio_rep"].astype(str)
-    every = ad.AnnData(layers={"counts": raw.X}, obs=obs, var=raw.var[[]])
-    kept = every.obs["perturbation"].value_counts()
-    few = kept[kept < (200 if control == "non-targeting" else 4)].index
-    every = every[~every.obs["perturbation"].isin(few)]
-    is_control = (every.obs["perturbation"] == control).to_numpy()
-    a, b = perturb.control_halves(every[is_control].copy())
-    return Screen(every[~is_control].copy(), a, b, None)
+def parted(every, least=1, seed=0):
+    """The perturbed cells of a screen, of perturbations with `least` cells or more, and its controls in two halves."""
+    size = every.obs["perturbation"].value_counts()
+    enough = every.obs["perturbation"].isin(size.index[size >= least]).to_numpy()
+    is_control = every.obs["control"].to_numpy()
+    a, b = perturb.control_halves(every[is_control].copy(), seed=seed)
+    return Screen(every[enough & ~is_control].copy(), a, b, None)
 
 
 def profiles(some):
@@ -57,15 +46,14 @@ def unchanged(s):
 
 @pytest.fixture(scope="module")
 def norman():
-    file = "norman2019/norman19_subset_3375x500_counts.h5ad"
-    s = cells(file, "condition", "control", "ncounts")
+    s = parted(data.norman())
     return s, s.judged(unchanged(s))
 
 
 @pytest.fixture(scope="module")
 def papalexi():
-    s = cells("papalexi2021/papalexi2021_thp1_counts.h5ad", "target", "non-targeting")
-    return s, s.judged(unchanged(s), replicate="donor")
+    s = parted(data.papalexi(), least=200)
+    return s, s.judged(unchanged(s), replicate="batch")
 
 
 def test_norman_of_its_perturbed_mean_more_than_half_is_the_controls(norman):
