@@ -28,12 +28,23 @@ def test_a_file_is_read_by_its_name_and_what_could_not_be_checked_is_said(lab_da
 
 
 @pytest.mark.parametrize(
-    "doses, expected", [(["0", "5", "0", "1", "2"], [0, 5, 0, 1, 2]), (["a"] * 5, [0, 1, 0, 1, 1])]
+    "doses, expected",
+    [
+        (["0", "5", "0", "1", "2"], [0, 5, 0, 1, 2]),
+        (["a"] * 5, [0, 1, 0, 1, 1]),
+        (["0", "5", "0", "0", "2"], [0, 1, 0, 1, 1]),  # a perturbation at dose 0 would be a control
+    ],
 )
 def test_doses_are_taken_where_every_perturbed_cell_has_a_number(lab_data, doses, expected):
     scperturb_file(lab_data / f"{NAME}.h5ad", LABELS, [0, 1, 0, 2, 1], dose_value=doses, dose_unit="uM")
     cells = data.scperturb(NAME)
     assert list(cells.obs["dose"]) == expected and cells.uns["dose_unit"] == "uM"
+
+
+def test_barcodes_and_genes_that_occur_twice_are_told_apart(lab_data):
+    scperturb_file(lab_data / f"{NAME}.h5ad", LABELS, [0, 1, 0, 2, 1], names=["A", "B", "A", "C", "D"], symbols="XYXZ")
+    cells = data.scperturb(NAME)
+    assert list(cells.obs_names) == ["A", "B", "A-1", "C", "D"] and list(cells.var_names) == ["X", "Y", "X-1", "Z"]
 
 
 def test_controls_of_another_name_are_named_and_none_is_an_error_that_shows_the_nearest(lab_data):
