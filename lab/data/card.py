@@ -22,7 +22,7 @@ class Card:
     call: str  # "kang()", as it stands behind `data.`
     kind: Kind
     cells: int | None
-    genes: int | None
+    genes: int
     licence: str
     source: str  # where a person reads about it, which package ships it, or the module that simulates it
     citation: str = ""  # key in references.bib

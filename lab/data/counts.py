@@ -34,9 +34,7 @@ def count_totals(adata: ad.AnnData, layer: str) -> np.ndarray:
     """As `check_counts`, but a cell may be empty: `prepare` and `thin` meet such cells."""
     matrix = matrix_of(adata, layer)
     try:
-        return np.concatenate(
-            [cell_totals(matrix[start : start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)]
-        )
+        return np.concatenate([_totals(matrix[start : start + CHUNK], layer) for start in range(0, adata.n_obs, CHUNK)])
     except Refused as error:
         raise Refused(f"{error}{_in_raw(adata)}") from None
 
@@ -139,8 +137,7 @@ def _values(rows) -> np.ndarray:
     return rows.data if sparse.issparse(rows) else np.asarray(rows).ravel()
 
 
-def cell_totals(rows, layer: str) -> np.ndarray:
-    """Each row's sum (B,) of a part of a matrix in memory, or `Refused` where it holds what is no count."""
+def _totals(rows, layer: str) -> np.ndarray:
     values = _values(rows)
     if not np.isfinite(values).all():
         raise Refused(f"{layer!r} holds NaN or infinite values, so it is not counts; go back to the raw matrix")

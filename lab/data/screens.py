@@ -10,7 +10,7 @@ from scipy import sparse
 
 from lab.errors import Refused
 
-from .counts import CHUNK, cell_totals, column, in_csr, labels, matrix_of, whole
+from .counts import CHUNK, column, count_totals, in_csr, labels, matrix_of, whole
 from .screen.perturbations import CONTROL
 
 SCHEMA = ("perturbation", "control", "nperts", "dose")
@@ -79,11 +79,12 @@ def as_screen(
     for start in range(0, adata.n_obs, CHUNK):
         some = rows[start : start + CHUNK]
         if some.any():
-            chunk = matrix[start : start + CHUNK][some]
-            cell_totals(chunk, layer)  # refuses what is no count
-            parts.append(in_csr(chunk, np.int32))
+            parts.append(in_csr(matrix[start : start + CHUNK][some], np.float32))
     counts = sparse.vstack(parts, format="csr") if len(parts) > 1 else parts[0]
-    cells = ad.AnnData(obs=new, var=adata.var[[]].copy(), layers={"counts": counts})
+    del parts
+    var, where = adata.var[[]].copy(), {"X": counts} if layer == "X" else {"layers": {layer: counts}}
+    count_totals(ad.AnnData(obs=new, var=var, **where), layer)  # refuses what is no count
+    cells = ad.AnnData(obs=new, var=var, layers={"counts": counts.astype(np.int32)})
     check_screen(cells)
     return cells
 

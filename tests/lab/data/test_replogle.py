@@ -32,3 +32,12 @@ def test_without_the_file_one_sentence_says_what_whence_where_to_and_what_instea
     for part in (f"{call.__name__}() needs ", "could not be downloaded from https://", "LAB_DATA", "or use "):
         assert part in said
     assert "\n" not in said and said.count(". ") == 0
+
+
+def test_all_of_it_is_trained_on_from_the_disk(lab_data):
+    labels = ["control", "POLR2A", "control", "RPL3", "POLR2A"]
+    counts = scperturb_file(lab_data / FILE, labels, [0, 1, 0, 1, 1], dense=True)
+    loader = data.loader(data.read(lab_data / FILE, on_disk=True), "perturbation", layer="X", shuffle=False)
+    (batch,) = loader
+    assert batch["x"].numpy().tolist() == counts.tolist()
+    assert [loader.dataset.categories["perturbation"][code] for code in batch["perturbation"]] == labels
