@@ -12,7 +12,7 @@ import pandas as pd
 from lab.errors import Refused
 
 LOOK = 1000  # control cells that tell genes apart
-PENALTIES = np.array([0.01, 0.1, 1.0, 10.0, 100.0, np.inf])  # in units of the number of known perturbations
+PENALTIES = np.array([np.inf, 100.0, 10.0, 1.0, 0.1, 0.01])  # in units of the number of known perturbations
 
 
 def parts(name: str, separator: str = "+") -> tuple[str, ...]:
@@ -92,13 +92,14 @@ def ridge(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -> 
     rows[there] = mean + of @ ((v.T * np.divide(kept[best], s, out=np.zeros_like(s), where=s > 0)) @ turned)
     if (at >= 0).any():
         products = y @ y.T
-        own = np.argmin([_chosen_without(products, u, k) for k in kept], 0)  # (K,)
+        cost = np.array([_cost_without(products, u, k) for k in kept])
+        own = (cost <= cost.min(0) * (1 + 1e-6)).argmax(0)  # (K,); of equals, as with three known, the largest penalty
         error = (y - (u * kept[own]) @ turned) / (1 - part[np.arange(n), own, None])
         rows[np.flatnonzero(there)[at >= 0]] = (mean + y - error)[at[at >= 0]]
     return rows
 
 
-def _chosen_without(products, u, kept) -> np.ndarray:
+def _cost_without(products, u, kept) -> np.ndarray:
     """For each known perturbation (K,) the sum of squared errors of all others, each in a fit that knows neither of the
     two, under one penalty; of `products` (K, K) of centred profiles, from those of residuals and the hat matrix."""
     left = products - (u * kept) @ (u.T @ products)

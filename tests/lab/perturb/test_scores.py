@@ -132,6 +132,13 @@ def test_ridge_left_out_in_closed_form_is_the_fit_without_it_under_the_penalty_t
     np.testing.assert_allclose(new[0], fit(every, best(every), 0), rtol=1e-6)
 
 
+def test_of_three_no_two_choose_a_penalty_for_the_third_and_ridge_says_their_mean():
+    """A fit to one alone is the same under every penalty."""
+    random, names = np.random.default_rng(0), list("ABC")
+    known, features = (rows.pd.DataFrame(random.normal(size=(3, n)), names) for n in (20, 4))
+    np.testing.assert_allclose(rows.ridge(names, known, features), rows.perturbed_mean(names, known))
+
+
 def test_no_baseline_knows_the_perturbation_that_it_predicts():
     """Its own profile moved by any amount moves nothing."""
     random = np.random.default_rng(0)
