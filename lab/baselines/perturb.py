@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import linalg
 
 from lab.errors import Refused
 
@@ -118,8 +119,10 @@ def target_features(names: Sequence[str], cells, genes: pd.Index, n: int = 10, s
     cells = cells[np.unique(np.linspace(0, cells.shape[0] - 1, min(cells.shape[0], LOOK)).astype(int))]
     x = np.asarray(cells.toarray() if hasattr(cells, "toarray") else cells, float)
     x = x - x.mean(0)
-    _, s, v = np.linalg.svd(x @ x.T if len(x) < x.shape[1] else x.T @ x, hermitian=True)
-    v = v[:n] @ x / np.sqrt(s[:n, None].clip(1e-12)) if len(x) < x.shape[1] else v[:n]  # (n, G)
+    few = len(x) < x.shape[1]
+    gram = x @ x.T if few else x.T @ x
+    s, v = linalg.eigh(gram, subset_by_index=[max(len(gram) - n, 0), len(gram) - 1])
+    v = v.T @ x / np.sqrt(s[:, None].clip(1e-12)) if few else v.T  # (n, G)
     at = {name: genes.get_indexer(parts(name, separator)) for name in names}
     return pd.DataFrame({name: v[:, of].sum(1) for name, of in at.items() if (of >= 0).all()}, dtype=float).T
 
