@@ -98,14 +98,14 @@ def test_papalexi_of_its_perturbed_mean_nothing_is_left_without_shared_controls(
 
 def test_papalexi_the_shared_number_hangs_on_the_scale_and_on_which_targets(papalexi):
     """.177 was measured over all 25 targets of counts scaled to the median total; 23 per 10,000 have .204."""
-    raw = ad.read_h5ad(Path(os.environ["LAB_DATA"], "papalexi2021/papalexi2021_thp1_counts.h5ad"))
-    counts, of = raw.X.toarray().astype(float), raw.obs["target"].astype(str).to_numpy()
-    totals, size = counts.sum(1), raw.obs["target"].value_counts()
+    raw = data.papalexi()
+    counts, of = raw.layers["counts"].toarray().astype(float), raw.obs["perturbation"].astype(str).to_numpy()
+    totals, size = counts.sum(1), raw.obs["perturbation"].value_counts()
     found = {}
     for scale, few in ((1e4, 200), (1e4, 1), (np.median(totals), 200), (np.median(totals), 1)):
         x = np.log1p(scale * counts / totals[:, None])
-        t = np.array([x[of == name].mean(0) for name in sorted(size.index[size >= few]) if name != "non-targeting"])
-        c, rest = x[of == "non-targeting"].mean(0), (t.sum(0) - t) / (len(t) - 1)
+        t = np.array([x[of == name].mean(0) for name in sorted(size.index[size >= few]) if name != "control"])
+        c, rest = x[of == "control"].mean(0), (t.sum(0) - t) / (len(t) - 1)
         found[scale == 1e4, len(t)] = np.median(scores.correlation(rest - c, t - c))
     expected = {(True, 23): 0.204, (True, 25): 0.187, (False, 23): 0.186, (False, 25): 0.177}
     assert found == pytest.approx(expected, abs=0.001)
