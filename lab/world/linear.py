@@ -22,7 +22,7 @@ class System(NamedTuple):
 
     def simulate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, T, Z) and observations (B, T, N) after each of actions (B, T, A)."""
-        z, states = MultivariateNormal(self.mean, self.P).sample(actions.shape[:1]), []
+        z, states = self.mean + _noise(self.P, len(actions)), []
         for action in actions.unbind(1):
             z = z @ self.A.T + action @ self.B.T + _noise(self.Q, len(z))
             states.append(z)

@@ -48,6 +48,14 @@ def test_the_likelihood_is_that_of_the_joint_gaussian_whose_moments_simulation_h
     assert abs(joint.log_prob(obs[..., 0]) - exact) < 0.03
 
 
+def test_a_start_that_is_known_is_simulated_from_there(system):
+    still = system._replace(P=0 * system.P, Q=0 * system.Q)
+    z, _ = still.simulate(torch.zeros(3, 2, 1).double())
+    torch.testing.assert_close(z[:, 0], (system.A @ system.mean).expand(3, 2))
+    _, obs, actions = some(still)
+    assert world.kalman(still, obs, actions).log_prob.isfinite().all()
+
+
 def test_the_forgetful_filter_has_the_covariance_of_scipys_riccati(system):
     P = world.steady_state(system)
     A, H, Q, R = (part.numpy() for part in (system.A, system.H, system.Q, system.R))
