@@ -12,8 +12,8 @@ from torch import Tensor
 from lab.errors import Refused
 
 from ..card import Card
-from ..regulators import REGULATORS, Regulation
 from ..prepare import log_normalise
+from ..regulators import REGULATORS, Regulation
 
 PRESETS = {"tiny": (60, 50, 40), "small": (200, 500, 40)}  # genes, trajectories, steps
 LIMITS = {"n_genes": (20, 20_000), "n_trajectories": (1, 10**6), "n_steps": (1, 10**5), "noise": (0, 1)}
