@@ -98,7 +98,7 @@ def covariance_term(z: Tensor) -> Tensor:
     return (c - c.diag().diag()).square().sum() / z.shape[1]
 
 
-def sigreg(z: Tensor, *, n_directions: int = 64, knots: int = 17, limit: float = 5.0) -> Tensor:
+def sigreg(z: Tensor, *, n_directions: int = 16, knots: int = 17, limit: float = 5.0) -> Tensor:
     """How far z (B, Z) is from N(0, I): the statistic of Epps & Pulley (1983) of its projections on random directions,
     their mean,
 

@@ -177,6 +177,8 @@ def test_the_target_encoder_moves_by_its_average_alone():
     assert all(p.grad is None for p in model.target_encoder.parameters())
     for _ in train.steps(model, lambda b: jepa.loss(model, b), [b], n=3):
         assert all(torch.equal(p, q) for p, q in zip(before, model.target_encoder.parameters()))
+    z, _, target = model(b["context"], b["context"])
+    assert not torch.allclose(z, target), "targets are the copy's, which has stayed behind"
     model.update()
     for old, new, online in zip(before, model.target_encoder.parameters(), model.encoder.parameters()):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * online)
