@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import linalg
 
 from lab.errors import Refused
 
 LOOK = 1000  # control cells that tell genes apart
-PENALTIES = np.array([0.01, 0.1, 1.0, 10.0, 100.0, np.inf])  # in units of the number of known perturbations
+PENALTIES = np.array([np.inf, 100.0, 10.0, 1.0, 0.1, 0.01])  # in units of the number of known perturbations
 
 
 def parts(name: str, separator: str = "+") -> tuple[str, ...]:
@@ -70,7 +71,8 @@ def nearest(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -
 
 def ridge(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
     """Linear regression of profiles on features, with a penalty on all but the mean, chosen by leaving out each known
-    perturbation in turn; a prediction of one of them is that of the fit without it, in closed form.
+    perturbation in turn; a prediction of one of them is that of the fit without it, in closed form, under the penalty
+    that the others choose among themselves.
 
     >>> known = pd.DataFrame([[0.0], [1.0], [2.0], [3.0]], list("ABCD"))
     >>> ridge(["new"], known, pd.DataFrame({"f": [0, 1, 2, 3, 10]}, [*"ABCD", "new"])).round()
@@ -82,18 +84,32 @@ def ridge(names: Sequence[str], known: pd.DataFrame, features: pd.DataFrame) -> 
         return rows
     y = known.loc[seen].to_numpy(float)
     mean, n = y.mean(0), len(y)
+    y = y - mean
     u, s, v = np.linalg.svd(x, full_matrices=False)
-    turned = u.T @ (y - mean)
-    best = None
-    for penalty in PENALTIES * n:
-        kept = s**2 / (s**2 + penalty)
-        error = (y - mean - (u * kept) @ turned) / (1 - 1 / n - (u**2 @ kept))[:, None]  # left out, each in its turn
-        if best is None or np.square(error).sum() < best[0]:
-            slope = np.divide(kept, s, out=np.zeros_like(s), where=s > 0)
-            best = np.square(error).sum(), error, (v.T * slope) @ turned
-    at = seen.get_indexer(np.array(names, object)[there])
-    rows[there] = np.where(at[:, None] >= 0, (y - best[1])[at], mean + of @ best[2])
+    turned, at = u.T @ y, seen.get_indexer(np.array(names, object)[there])
+    kept = s**2 / (s**2 + PENALTIES[:, None] * n)  # (penalties, components)
+    part = 1 / n + np.square(u) @ kept.T  # (K, penalties), that a known perturbation has in its own fit
+    best = np.argmin([np.square((y - (u * k) @ turned) / (1 - h[:, None])).sum() for k, h in zip(kept, part.T)])
+    rows[there] = mean + of @ ((v.T * np.divide(kept[best], s, out=np.zeros_like(s), where=s > 0)) @ turned)
+    if (at >= 0).any():
+        products = y @ y.T
+        cost = np.array([_cost_without(products, u, k) for k in kept])
+        own = (cost <= cost.min(0) * (1 + 1e-6)).argmax(0)  # (K,); of equals, as with three known, the largest penalty
+        error = (y - (u * kept[own]) @ turned) / (1 - part[np.arange(n), own, None])
+        rows[np.flatnonzero(there)[at >= 0]] = (mean + y - error)[at[at >= 0]]
     return rows
+
+
+def _cost_without(products, u, kept) -> np.ndarray:
+    """For each known perturbation (K,) the sum of squared errors of all others, each in a fit that knows neither of the
+    two, under one penalty; of `products` (K, K) of centred profiles, from those of residuals and the hat matrix."""
+    left = products - (u * kept) @ (u.T @ products)
+    left = left - (left @ u) @ (u * kept).T
+    hat, square = (u * kept) @ u.T + 1 / len(u), left.diagonal()
+    out = 1 - hat.diagonal()[:, None]
+    both = (out**2 * square + 2 * out * hat * left + hat**2 * square[:, None]) / (out * out.T - hat**2) ** 2
+    np.fill_diagonal(both, 0)
+    return both.sum(1)
 
 
 def target_features(names: Sequence[str], cells, genes: pd.Index, n: int = 10, separator: str = "+") -> pd.DataFrame:
@@ -103,8 +119,10 @@ def target_features(names: Sequence[str], cells, genes: pd.Index, n: int = 10, s
     cells = cells[np.unique(np.linspace(0, cells.shape[0] - 1, min(cells.shape[0], LOOK)).astype(int))]
     x = np.asarray(cells.toarray() if hasattr(cells, "toarray") else cells, float)
     x = x - x.mean(0)
-    _, s, v = np.linalg.svd(x @ x.T if len(x) < x.shape[1] else x.T @ x, hermitian=True)
-    v = v[:n] @ x / np.sqrt(s[:n, None].clip(1e-12)) if len(x) < x.shape[1] else v[:n]  # (n, G)
+    few = len(x) < x.shape[1]
+    gram = x @ x.T if few else x.T @ x
+    s, v = linalg.eigh(gram, subset_by_index=[max(len(gram) - n, 0), len(gram) - 1])
+    v = v.T @ x / np.sqrt(s[:, None].clip(1e-12)) if few else v.T  # (n, G)
     at = {name: genes.get_indexer(parts(name, separator)) for name in names}
     return pd.DataFrame({name: v[:, of].sum(1) for name, of in at.items() if (of >= 0).all()}, dtype=float).T
 

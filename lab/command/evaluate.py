@@ -49,7 +49,6 @@ def evaluate(
     say(_readable(perturb.at_a_glance(scores)).to_string())
     for note in scores.attrs["notes"]:
         say(f"note: {note}")
-    say(_won(scores))
     n, splits = scores["perturbation"].nunique(), scores["split"].nunique()
     say(f"{out}: medians over {n} perturbations, of {model.n_vars:,} genes, baselines over {splits} splits of controls")
 
@@ -60,12 +59,6 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     if "ceiling" in words:
         words["ceiling"] = words["ceiling"].where(table["ceiling"].notna(), "not estimable")
     return words
-
-
-def _won(scores: pd.DataFrame) -> str:
-    beside = perturb.against(scores)
-    of = lambda verdict: ", ".join(beside.index[beside["verdict"] == verdict]) or "nothing"
-    return f"one mean for all perturbations beats the model in: {of('perturbed-mean')}; is even in: {of('even')}"
 
 
 def _features(file: str) -> pd.DataFrame:

@@ -6,10 +6,8 @@ from lab import data
 def sets() -> None:
     """The data sets: what is here, what can be fetched, from where and under which licence."""
     table = data.sets().reset_index()
-    size = [
-        f"{'any' if cells != cells else format(int(cells), ',')} x {genes:,}"
-        for cells, genes in zip(table["cells"].astype(float), table["genes"])
-    ]
+    many = [["any" if n != n else f"{int(n):,}" for n in table[name].astype(float)] for name in ("cells", "genes")]
+    size = [f"{cells} x {genes}" for cells, genes in zip(*many)]
     columns = {
         "lab.data.": table["call"],
         "cells x genes": size,

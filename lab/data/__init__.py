@@ -13,12 +13,15 @@ from .counts import check_counts, column
 from .minibatches import loader, minibatch
 from .prepare import prepare, thin
 from .read import read
+from .screens import as_screen, check_screen
 from .splits import assert_known_categories, assert_no_leakage, split
 
 __all__ = [
+    "as_screen",
     "assert_known_categories",
     "assert_no_leakage",
     "check_counts",
+    "check_screen",
     "column",
     "loader",
     "minibatch",

@@ -15,7 +15,8 @@ class Card:
 
     Sets that are "real" or "simulated" need no download. Those that are "public" are fetched from the addresses in
     `files`. A "table" is no set of cells. `cells` and `genes` are what the call returns when nothing else is asked, or
-    None where it returns as many as one asks for; of a public set, what the published files hold.
+    None where it returns as many as one asks for; of a public set, what the published files hold. A file without a hash
+    ("") is checked by the one that its archive states, which is asked when it is downloaded; its address is a DOI.
     """
 
     call: str  # "kang()", as it stands behind `data.`

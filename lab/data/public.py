@@ -26,8 +26,10 @@ def locate(card: Card) -> tuple[list[Path], bool]:
     if (folder := lab_data()) is not None:
         here = {url: path for url in card.files if (path := _find(folder, _name(url)))}
         for url, path in here.items():
-            check_hash(path, card.files[url], url)
-            print(f"{card.name}: reading the published {path}")
+            if card.files[url]:
+                check_hash(path, card.files[url], url)
+            unchecked = "" if card.files[url] else "; its hash is not known here, and was not checked"
+            print(f"{card.name}: reading the published {path}{unchecked}")
         if not here and card.subset and (path := _find(folder, card.subset)):
             print(f"{card.name}: reading a development subset, {path.name}, not the published set")
             return [path], False
@@ -90,19 +92,30 @@ def _name(url: str) -> str:
 
 
 def _download(card: Card, url: str) -> Path:
-    name, known = _name(url), card.files[url]
+    name, known, here = _name(url), card.files[url], (cache() / _name(url)).is_file()
     pooch.get_logger().setLevel("WARNING")
-    print(f"{card.name}: {'reading' if (cache() / name).is_file() else 'downloading'} {url}")
+    print(f"{card.name}: {'reading' if here else 'downloading'} {url}")
+    if here and not known:  # checked when it was downloaded
+        return cache() / name
     try:
+        known = known or _stated(url)
         return Path(pooch.retrieve(url, known, fname=name, path=cache(), progressbar=True))
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise Refused(
-            f"{url} no longer gives the published file (its {known.split(':')[0]} differs); "
+            f"{url} no longer gives the published file ({known.split(':')[0] or 'it'} differs); "
             f"see {card.source}, or use {card.instead} instead"
         ) from error
     except OSError as error:  # what requests raises, too
         raise Refused(
-            f"{card.name}() needs {name}, which is not on this machine and could not be "
+            f"{card.call} needs {name}, which is not on this machine and could not be "
             f"downloaded from {url}; put it into a folder and set LAB_DATA to that folder, or "
             f"use {card.instead}, which needs no download"
         ) from error
+
+
+def _stated(url: str) -> str:
+    """The hash that an archive states for its file, "doi:…/name"."""
+    doi, name = url.rsplit("/", 1)
+    archive = pooch.create(path=cache(), base_url=f"{doi}/")
+    archive.load_registry_from_doi()
+    return archive.registry[name]

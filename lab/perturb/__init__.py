@@ -2,5 +2,6 @@
 
 from .evaluate import evaluate
 from .rows import METRICS, ROWS
+from .scores import r2
 from .splits import control_halves, hold_out
-from .table import against, at_a_glance, draw, summary
+from .table import against, at_a_glance, draw, overall, summary

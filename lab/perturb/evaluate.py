@@ -14,7 +14,7 @@ from .distances import distances
 from .groups import means_of, squared
 from .guards import sided
 from .rows import BOUNDED, METRICS, Split, Task, pooled, predictions, shuffled, split_of
-from .table import long
+from .table import long, won
 
 LEARNED = ("perturbed-mean", "additive", "nearest", "ridge")
 
@@ -36,7 +36,8 @@ def evaluate(
     seed: int = 0,
 ) -> pd.DataFrame:
     """One number a metric, row, perturbation and split of the controls, in columns of these names and `value`;
-    `perturb.summary` makes the table to read, and `attrs["notes"]` says what could not be judged and why.
+    `perturb.summary` makes the table to read, and `attrs["notes"]` says what could not be judged and why, and which
+    metrics one mean for all perturbations wins.
 
     `predicted` holds cells, or one mean of log-normalised values, for each perturbation of `truth`, named in obs[by];
     the cells in `control` (A) are what the model learned and started from, and the reference of its shifts, those in
@@ -44,7 +45,8 @@ def evaluate(
     hold control cells too. Counts stand in `layers[layer]`, else X; else X is log1p of counts per 10,000.
 
     Rows beside the "model": no-change, perturbed-mean, additive (combinations, named A+B), nearest and ridge (on
-    `features`, a row a perturbation; by default of its target genes among control cells), which learn from `train` or,
+    `features`, a row a perturbation; by default of its target genes among control cells, so that one whose target is
+    not measured has none, and these rows leave it out: `summary` counts in `judged`), which learn from `train` or,
     without it, for each perturbation from half of the cells of the others; label-permuted, the perturbed-mean where
     labels are dealt at random among all cells, controls included; and ceiling: for correlations that of a prediction
     without noise, for MSE its expectation, for all others one half of the true cells judged by the other. Split 0 is
@@ -94,7 +96,7 @@ def evaluate(
     noise = (squares - split.judge.t**2).clip(0) / (np.unique(task.truth.of, return_counts=True)[1][:, None] - 1)
     told.append(("ceiling", 0, _ceilings(bounds) | {"MSE": noise.mean(1)}))
     table = long(told, names)
-    table.attrs["notes"] = notes
+    table.attrs["notes"] = [*notes, won(table)]
     return table
 
 
@@ -160,12 +162,16 @@ def _sets(gene_sets: pd.DataFrame, genes: pd.Index) -> np.ndarray:
 
 def _explain(task: Task, notes: list[str]) -> None:
     """What the rows will not say, and why."""
-    combined = [name for name in task.names if len(parts(name, task.separator)) > 1]
+    known = set(task.names if task.train is None else task.known)
+    combined = [of for of in (parts(name, task.separator) for name in task.names) if len(of) > 1]
     if not combined:
         notes.append("additive: no perturbation is a combination")
+    elif n := sum(not known.issuperset(of) for of in combined):
+        notes.append(f"additive: {n} of {len(combined)} combinations have a part that is not known")
     if lacking := [name for name in task.names if name not in task.features.index]:
         notes.append(
             f"nearest, ridge: {len(lacking)} of {len(task.names)} perturbations have no features (such as {lacking[0]})"
+            ", by default since a target gene is not measured"
         )
     if task.train is None:
         notes.append(

@@ -20,6 +20,24 @@ def mse(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.square(predicted - truth).mean(1)
 
 
+def r2(predicted: np.ndarray, truth: np.ndarray, mean: np.ndarray, *, flat: bool = False) -> float:
+    """Of each gene's variance over perturbations about its `mean` (G,) among those trained on, the part that is
+    predicted, averaged over genes: 1 at best, 0 for that mean, below 0 for what is worse. With flat=True, the trap: all
+    numbers as one long list about their one mean. Genes differ more than perturbations do, so any gene means score.
+
+    >>> predicted, truth = np.array([[2.0, 11.0], [3.0, 11.0]]), np.array([[1.0, 10.0], [3.0, 12.0]])
+    >>> r2(predicted, truth, np.array([2.0, 11.0]))
+    0.25
+    >>> round(r2(predicted, truth, np.array([2.0, 11.0]), flat=True), 3)
+    0.965
+    """
+    apart, about = np.square(predicted - truth), np.square(truth - (truth.mean() if flat else mean))
+    if flat:
+        return float(1 - apart.sum() / about.sum())
+    varies = about.sum(0) > 0
+    return float((1 - apart.sum(0)[varies] / about.sum(0)[varies]).mean())
+
+
 def correlation(shift: np.ndarray, true_shift: np.ndarray, floor: float = 0.0) -> np.ndarray:
     """Pearson's, over genes; 0 where the predicted shift is the same in all genes, to within `floor`.
 

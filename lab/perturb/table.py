@@ -63,21 +63,55 @@ def against(scores: pd.DataFrame, row: str = "perturbed-mean") -> pd.DataFrame:
     """The model beside one row on the split it was given, perturbation by perturbation: the mean `difference`, above 0
     where the model is better, its standard `error` over perturbations, and a `verdict`, model, even (within two
     errors) or the row's name. The error is that of other perturbations; the noise of the controls is all rows'."""
-    given = scores[scores["split"] == 0].pivot(index="perturbation", columns=["metric", "row"], values="value")
     lines = {}
-    for metric in METRICS:
-        if not {(metric, "model"), (metric, row)} <= set(given.columns):
-            continue
-        both = given[[(metric, "model"), (metric, row)]].dropna().to_numpy()
-        if len(both) > 1:
-            sign = -1 if metric in LOW else 1
-            apart, error = metrics.paired(*(sign * both.T.copy()))
-            rounding = 1e-5 * np.abs(both).mean()
-            verdict = "even" if abs(apart) <= max(2 * error, rounding) else "model" if apart > 0 else row
-            lines[metric] = [apart, error, verdict]
-    if not lines:
-        raise Refused(f"there is no row {row!r} beside the model, or no two perturbations that both have")
+    for metric, both in _paired(scores, row).items():
+        apart, error = metrics.paired(*((-1 if metric in LOW else 1) * both.T))
+        rounding = 1e-5 * np.abs(both).mean()
+        verdict = "even" if abs(apart) <= max(2 * error, rounding) else "model" if apart > 0 else row
+        lines[metric] = [apart, error, verdict]
     return pd.DataFrame.from_dict(lines, orient="index", columns=["difference", "error", "verdict"])
+
+
+def won(scores: pd.DataFrame) -> str:
+    """In which metrics one mean for all perturbations beats the model, in words."""
+    try:
+        beside = against(scores)
+    except Refused:
+        return "one mean for all perturbations: there are no two on which it stands beside the model"
+    of = lambda verdict: ", ".join(beside.index[beside["verdict"] == verdict]) or "nothing"
+    return f"one mean for all perturbations beats the model in: {of('perturbed-mean')}; is even in: {of('even')}"
+
+
+def _paired(scores: pd.DataFrame, row: str) -> dict[str, np.ndarray]:
+    """The model and a row (N, 2) on the given split, of each metric and the perturbations that both have."""
+    given = scores[scores["split"] == 0].pivot(index="perturbation", columns=["metric", "row"], values="value")
+    columns = {m: [(m, "model"), (m, row)] for m in METRICS if {(m, "model"), (m, row)} <= set(given.columns)}
+    both = {metric: given[of].dropna().to_numpy() for metric, of in columns.items()}
+    if not (both := {metric: values for metric, values in both.items() if len(values) > 1}):
+        raise Refused(f"there is no row {row!r} beside the model, or no two perturbations that both have")
+    return both
+
+
+def overall(scores: pd.DataFrame, row: str = "perturbed-mean") -> pd.Series:
+    """How far the model has come from a row to perfect, of each metric, and as "overall" their mean: the score of
+    cell-eval (Arc Institute), here over all metrics that both have.
+
+    Of means over perturbations, on the given split: 1 - model / row where low is good, else (model - row) / (1 - row),
+    and 0 for whatever is below, so that what a model does worse than the row costs it nothing.
+
+    >>> of = lambda *values: dict(zip(("MSE", "discrimination", "DE direction"), map(np.array, values)))
+    >>> told = [("perturbed-mean", 0, of([2.0, 2.0], [0.5, 0.5], [0.8, 0.8]))]
+    >>> told += [("model", 0, of([1.0, 2.0], [0.9, 0.7], [0.6, 0.6]))]
+    >>> overall(long(told, ["A", "B"])).round(3).to_dict()
+    {'MSE': 0.25, 'discrimination': 0.6, 'DE direction': 0.0, 'overall': 0.283}
+    """
+    found = {}
+    for metric, both in _paired(scores, row).items():
+        model, base = both.mean(0)
+        left = base if metric in LOW else 1 - base
+        gained = base - model if metric in LOW else model - base
+        found[metric] = max(gained / left, 0.0) if left > 0 else 0.0
+    return pd.Series(found | {"overall": float(np.mean([*found.values()]))})
 
 
 def draw(scores: pd.DataFrame):

@@ -48,7 +48,9 @@ def sets() -> pd.DataFrame:
     """
     columns = ["call", "kind", "cells", "genes", "licence", "citation", "source"]
     rows = [[getattr(card, column) for column in columns] + [status(card)] for card in cards() if card.kind != "table"]
-    return pd.DataFrame(rows, columns=[*columns, "status"]).astype({"cells": "Int64"}).set_index("call")
+    return (
+        pd.DataFrame(rows, columns=[*columns, "status"]).astype({"cells": "Int64", "genes": "Int64"}).set_index("call")
+    )
 
 
 def _module(file: str) -> ModuleType:

@@ -12,6 +12,7 @@ from ..card import Card
 from ..mex import read_mex
 from ..public import announced, locate
 from ..read import read
+from ..screens import as_screen
 
 GEO = "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE96nnn/GSE96583/suppl/GSE96583"
 CARD = Card(
@@ -36,16 +37,17 @@ def kang() -> ad.AnnData:
     """24,673 blood cells of eight lupus patients x 35,635 genes, half of them stimulated with interferon beta (GEO
     GSE96583).
 
-    Raw counts in `layers["counts"]`, X empty: call `prepare` next. `obs`: `perturbation` (control, IFN-beta),
-    `cell_type`, `batch` (the patient), `n_counts`; singlets with a cell type only. Downloads 77 MB. The development
-    subset has 1,975 cells, 6,998 genes (45 % of each cell's UMIs: `n_counts` is the full total) and no patient: `batch`
-    is absent there.
+    Raw counts in `layers["counts"]`, X empty: call `prepare` next. `obs`: the schema of `as_screen` (control,
+    IFN-beta), `cell_type`, `batch` (the patient), `n_counts`; singlets with a cell type only. Downloads 77 MB. The
+    development subset has 1,975 cells, 6,998 genes (45 % of each cell's UMIs: `n_counts` is the full total) and no
+    patient: `batch` is absent there.
     """
     paths, published = locate(CARD)
     cells = _from_geo(*paths) if published else _from_subset(*paths)
     names = {"ctrl": "control", "control": "control", "stim": "IFN-beta", "stimulated": "IFN-beta"}
     cells.obs["perturbation"] = cells.obs["perturbation"].map(names).astype("category")
-    return announced("kang", cells)
+    keep = {name: name for name in ("cell_type", "batch", "n_counts") if name in cells.obs}
+    return announced("kang", as_screen(cells, "perturbation", control="control", layer="counts", keep=keep))
 
 
 def _from_geo(archive: Path, genes: Path, metadata: Path) -> ad.AnnData:

@@ -20,7 +20,7 @@ FILES = {path.stem: path for path in (ROOT / "lab/data/catalogue").glob("[!_]*.p
 PAGES = {path.stem.removeprefix("data-"): path for path in (ROOT / "book/appendix").glob("data-*.md")}
 CARDS = {card.name: card for card in catalogue.cards()}
 EMBEDDED = [name for name, card in CARDS.items() if card.kind in ("real", "simulated") and name != card.call]
-PUBLIC = [name for name, card in CARDS.items() if card.kind == "public"]
+PUBLIC = [name for name, card in CARDS.items() if card.kind == "public" and name != card.call]
 
 
 def file_of(card):

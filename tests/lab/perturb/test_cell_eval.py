@@ -10,7 +10,9 @@ import pytest
 
 from lab import perturb
 from lab.perturb import scores
+from lab.perturb.table import long
 
+CONTROL = "delta-correlation (control)"
 NAMES, GENES = ["G1", "G3", "G4", "X"], [f"G{i}" for i in range(12)]
 THEIRS = {  # perturbation: of the cells below, controls B beside the truth and A beside the prediction
     "mse": {"G1": 0.056403, "G3": 0.047035, "G4": 0.029733, "X": 0.02048},
@@ -74,6 +76,33 @@ def test_the_numbers_are_cell_evals(metric):
 @pytest.mark.parametrize("metric", THEIRS)
 def test_cell_eval_still_says_so(metric):
     assert asked(*given())[metric] == pytest.approx(THEIRS[metric], rel=1e-4)
+
+
+MEANS = {"mse": (0.020, 0.025), "pearson_delta": (0.35, 0.2), "discrimination_score_l1": (0.5, 0.625)}  # model, base
+OVERALL = {"mse": 0.2, "pearson_delta": 0.1875, "discrimination_score_l1": 0.0, "avg_score": 0.129167}
+
+
+def test_the_overall_score_is_cell_evals():
+    """Two perturbations a metric, about the means above; its score is of means over perturbations."""
+    ours = dict(zip(MEANS, [perturb.METRICS[0], CONTROL, "discrimination"]))
+    told = [
+        (row, 0, {ours[metric]: means[k] + np.array([-0.01, 0.01]) for metric, means in MEANS.items()})
+        for k, row in enumerate(("model", "perturbed-mean"))
+    ]
+    found = perturb.overall(long(told, ["A", "B"]))
+    expected = {ours.get(metric, "overall"): value for metric, value in OVERALL.items()}
+    assert found.to_dict() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.peer
+def test_cell_eval_still_scores_so():
+    score = pytest.importorskip("cell_eval").score_agg_metrics
+    pl = pytest.importorskip("polars")
+    model, base = (
+        pl.DataFrame({"statistic": ["mean"]} | {metric: [means[k]] for metric, means in MEANS.items()}) for k in (0, 1)
+    )
+    found = dict(score(model, base).rows())
+    assert found == pytest.approx(OVERALL, rel=1e-4)
 
 
 def knocked_down(n=20, noise=0.05):

@@ -276,6 +276,35 @@ def test_the_mean_predictor_wins_where_every_perturbation_does_the_same_and_the_
         perturb.against(s.judged(unchanged(s), splits=1), "additive")
 
 
+def test_what_one_mean_wins_is_among_the_notes():
+    s = screen(n=8, effect=0.02, systematic=0.6, genes=120)
+    said = s.judged(unchanged(s), splits=1).attrs["notes"][-1]
+    assert said.startswith("one mean for all perturbations beats the model in: MSE, delta-correlation (control)")
+    s = screen(n=1, genes=120)
+    assert s.judged(unchanged(s), splits=1).attrs["notes"][-1].endswith("no two on which it stands beside the model")
+
+
+def test_what_a_model_does_worse_than_the_mean_costs_its_overall_score_nothing():
+    s = screen(n=8, effect=0.3, genes=120)
+    best = profiles(screen(n=8, effect=0.3, genes=120, cells=30).cells)
+    far = best + 1.5 * (best - best.mean())
+    said = [perturb.overall(s.judged(means(p, s.cells.var_names), splits=1)) for p in (best, far)]
+    assert said[0]["MSE"] > 0.3 and said[1]["MSE"] == 0 and said[1]["overall"] > 0.3
+    assert said[1]["overall"] == pytest.approx(said[1].drop("overall").mean())
+
+
+def test_of_how_many_perturbations_a_row_is_is_counted_and_why_others_are_left_out_is_a_note():
+    """Features of target genes: of G0, which is measured, and not of Q; a sum of G1 and Q, of which Q is not known."""
+    s = screen(names=["G0", "G1", "G2", "Q", "G0+G1", "G1+Z"], effect=0.4, genes=80)
+    train, s.cells = perturb.hold_out(s.cells, test=["G0+G1", "G1+Z", "Q"])
+    table = s.judged(unchanged(s), train=train, splits=2)
+    judged = perturb.summary(table).loc[CONTROL, "judged"]
+    assert judged[["model", "perturbed-mean", "additive", "nearest", "ridge"]].to_list() == [3, 3, 1, 1, 1]
+    notes = "\n".join(table.attrs["notes"])
+    assert "additive: 1 of 2 combinations have a part that is not known" in notes
+    assert "nearest, ridge: 2 of 3 perturbations have no features (such as G1+Z)" in notes
+
+
 def test_the_picture_has_a_panel_a_metric_and_a_line_a_row(judged):
     figure = perturb.draw(judged)
     titles = [ax.get_title().split(",")[0] for ax in figure.axes if ax.axison]

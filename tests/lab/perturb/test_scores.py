@@ -7,13 +7,28 @@ import pytest
 from scipy import stats
 
 from lab.baselines import perturb as rows
-from lab.perturb import scores
+from lab.perturb import scores, table
 
 
-@pytest.mark.parametrize("module", [scores, rows])
-def test_hand_computed_values(module):
+@pytest.mark.parametrize("module, least", [(scores, 13), (rows, 8), (table, 4)])
+def test_hand_computed_values(module, least):
     found = doctest.testmod(module)
-    assert found.failed == 0 and found.attempted > 5
+    assert found.failed == 0 and found.attempted >= least
+
+
+def test_r2_of_a_gene_is_0_for_the_mean_known_in_training_and_the_flattened_one_is_high_whatever_perturbations_do():
+    """Genes of very different means; profiles that differ by noise alone, and a mean that saw other perturbations."""
+    random = np.random.default_rng(0)
+    base = 3 * random.random(500)
+    train, truth = base + 0.1 * random.normal(size=(2, 40, 500))
+    mean = train.mean(0)
+    same = np.tile(mean, (40, 1))
+    assert scores.r2(same, truth, mean) == 0 and scores.r2(same, truth, mean, flat=True) > 0.98
+    assert scores.r2(truth, truth, mean) == 1 == scores.r2(truth, truth, mean, flat=True)
+    assert scores.r2(train, truth, mean) == pytest.approx(-1, abs=0.15)  # twice the noise, where the mean has it once
+    still = np.concatenate([truth, np.ones((40, 1))], 1)  # a gene that is the same everywhere
+    with_ = lambda p: np.concatenate([p, np.ones((40, 1))], 1)
+    assert scores.r2(with_(train), still, np.append(mean, 1)) == pytest.approx(scores.r2(train, truth, mean))
 
 
 def test_discrimination_of_one_prediction_for_all_is_the_same_whatever_it_says():
@@ -88,27 +103,40 @@ def test_a_group_without_a_replicate_in_common_with_controls_has_no_changed_gene
     assert (found[0] == 1).all() and (found[1] == 0).all()
 
 
-def test_ridge_left_out_in_closed_form_is_the_fit_without_the_perturbation():
-    random = np.random.default_rng(0)
-    names = [f"P{i}" for i in range(12)]
+@pytest.mark.parametrize("noise", [0.3, 2.0, 6.0])
+def test_ridge_left_out_in_closed_form_is_the_fit_without_it_under_the_penalty_that_the_others_choose(noise):
+    random = np.random.default_rng(1)
+    names, every = [f"P{i}" for i in range(12)], list(range(12))
     features = rows.pd.DataFrame(random.normal(size=(12, 3)), names)
-    means = features.to_numpy() @ random.normal(size=(3, 20)) + 0.3 * random.normal(size=(12, 20))
+    means = features.to_numpy() @ random.normal(size=(3, 20)) + noise * random.normal(size=(12, 20))
+    x = ((features - features.mean()) / features.std(ddof=0)).to_numpy()  # the scale of all: it knows no profile
+
+    def fit(kept, penalty, of):
+        """What those `kept` say of others, by the normal equations."""
+        a, y = x[kept], means[kept]
+        a_ = a - a.mean(0)
+        w = np.linalg.solve(a_.T @ a_ + min(penalty, 1e12) * np.eye(3), a_.T @ (y - y.mean(0)))
+        return y.mean(0) + (x[of] - a.mean(0)) @ w
+
+    def best(kept):
+        """The penalty that those `kept` choose, each left out in turn."""
+        off = lambda p: sum(np.square(means[j] - fit([k for k in kept if k != j], p, j)).sum() for j in kept)
+        return min(rows.PENALTIES * 12, key=off)
+
     known = rows.pd.DataFrame(means, names)
-    seen = rows.ridge(names, known, features)
-    x = (features - features.mean()) / features.std(ddof=0)  # the scale of all: it knows no profile
-    errors = []
-    for penalty in rows.PENALTIES[:-1] * 12:
-        found = []
-        for i in range(12):
-            kept = np.arange(12) != i
-            a, y = x.to_numpy()[kept], means[kept]
-            a_, y_ = a - a.mean(0), y - y.mean(0)
-            w = np.linalg.solve(a_.T @ a_ + penalty * np.eye(3), a_.T @ y_)
-            found.append(y.mean(0) + (x.to_numpy()[i] - a.mean(0)) @ w)
-        errors.append((np.square(np.array(found) - means).sum(), np.array(found)))
-    np.testing.assert_allclose(seen, min(errors, key=lambda pair: pair[0])[1], rtol=1e-8)
+    others = [[j for j in every if j != i] for i in every]
+    expected = [fit(kept, best(kept), i) for i, kept in enumerate(others)]
+    np.testing.assert_allclose(rows.ridge(names, known, features), expected, rtol=1e-6)
+    assert noise != 2.0 or len({best(kept) for kept in others}) > 1, "they do not all choose alike"
     new = rows.ridge(["new"], known, rows.pd.concat([features, features.iloc[:1].set_axis(["new"])]))
-    assert np.abs(new - means[0]).mean() < np.abs(means.mean(0) - means[0]).mean() / 2
+    np.testing.assert_allclose(new[0], fit(every, best(every), 0), rtol=1e-6)
+
+
+def test_of_three_no_two_choose_a_penalty_for_the_third_and_ridge_says_their_mean():
+    """A fit to one alone is the same under every penalty."""
+    random, names = np.random.default_rng(0), list("ABC")
+    known, features = (rows.pd.DataFrame(random.normal(size=(3, n)), names) for n in (20, 4))
+    np.testing.assert_allclose(rows.ridge(names, known, features), rows.perturbed_mean(names, known))
 
 
 def test_no_baseline_knows_the_perturbation_that_it_predicts():
@@ -123,12 +151,9 @@ def test_no_baseline_knows_the_perturbation_that_it_predicts():
         lambda k: rows.perturbed_mean(names, k),
         lambda k: rows.additive(names, np.zeros(6), k),
         lambda k: rows.nearest(names, k, features),
+        lambda k: rows.ridge(names, k, features),
     ):
         np.testing.assert_allclose(say(known)[4], say(moved)[4])
-    fixed = pytest.MonkeyPatch()
-    fixed.setattr(rows, "PENALTIES", np.array([1.0]))  # which penalty is best, all profiles have a say in
-    np.testing.assert_allclose(rows.ridge(names, known, features)[4], rows.ridge(names, moved, features)[4])
-    fixed.undo()
 
 
 def test_a_gene_s_place_among_control_cells_tells_its_programme():

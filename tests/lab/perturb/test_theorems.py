@@ -6,9 +6,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from screens import means, profile, profiles, redealt, screen, unchanged
+from screens import Screen, means, profile, profiles, redealt, screen, unchanged
 
-from lab import metrics, perturb
+from lab import data, metrics, perturb
 from lab.perturb import scores
 
 CONTROL, MEAN = "delta-correlation (control)", "delta-correlation (mean)"
@@ -98,6 +98,26 @@ def test_on_noise_shared_controls_would_have_shown_a_correlation(nulls):
         seen.append(scores.correlation(rest - c, t - c).mean())
     k, r = 9, 0.5  # with r treated cells for each control: r / sqrt((1 + r)(1 / k + r))
     assert np.mean(seen) == pytest.approx(r / math.sqrt((1 + r) * (1 / k + r)), abs=0.05)
+
+
+@pytest.mark.parametrize("n", [50, 100, 400])
+def test_on_a_simulated_screen_that_does_nothing_no_number_of_cells_gives_any_row_a_score(n):
+    """The rule by which an evaluator is stopped: `perturbseq` without effects, 12 seeds, n cells a perturbation."""
+    tables = []
+    for seed in range(12):
+        how = {"n_targets": 6, "n_doubles": 3, "control": 0.25, "mix": (0, 1, 0), "effect": 0, "systematic": 0}
+        cells = data.perturbseq(n_cells=28 * n + 200, seed=seed, **how)
+        of = cells.obs.groupby("perturbation", observed=True).cumcount()
+        cells = cells[(of < n * (1 + cells.obs["control"])).to_numpy()].copy()
+        control = cells.obs["control"].to_numpy()
+        s = Screen(cells[~control].copy(), *perturb.control_halves(cells[control].copy(), seed=seed), None)
+        assert (s.cells.obs["perturbation"].value_counts().loc[lambda count: count > 0] == n).all()
+        tables.append(s.judged(unchanged(s), splits=2).assign(screen=seed))
+    table = pd.concat(tables)
+    for metric in (CONTROL, MEAN):
+        for row in ("no-change", "perturbed-mean", "additive", "nearest", "ridge", "label-permuted"):
+            of = table[(table["row"] == row) & (table["metric"] == metric)]
+            assert of["screen"].nunique() == 12 and abs(z(of)) < 3, (metric, row, of.groupby("screen")["value"].mean())
 
 
 @pytest.mark.parametrize("row", ["perturbed-mean", "nearest", "ridge", "additive"])

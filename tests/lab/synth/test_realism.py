@@ -1,8 +1,5 @@
 """The report on simulated counts: real halves pass, each planted fault shows in its row, and real cells are matched."""
 
-import os
-from pathlib import Path
-
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
@@ -165,17 +162,9 @@ def test_too_few_cells_and_what_is_no_count_are_refused(cells):
             call()
 
 
-def real(name, column, label, library=None):
-    """Control cells of a development set in LAB_DATA, or all its cells where `label` is None."""
-    found = list(Path(os.environ["LAB_DATA"]).rglob(name))
-    if not found:
-        pytest.skip(f"{name} is not in LAB_DATA")
-    cells = data.read(found[0])
-    cells.layers["counts"] = sparse.csr_matrix(cells.X, dtype=np.int32)
-    if library:
-        cells.obs["n_counts"] = cells.obs[library]
-    kept = np.asarray(cells.layers["counts"].sum(1)).ravel() > 0
-    return cells[kept & (True if label is None else (cells.obs[column] == label).to_numpy())].copy()
+def not_empty(cells):
+    """The cells that have a count."""
+    return cells[np.asarray(cells.layers["counts"].sum(1)).ravel() > 0].copy()
 
 
 def assert_accepted(table):
@@ -186,7 +175,7 @@ def assert_accepted(table):
 
 @pytest.mark.real
 def test_the_default_is_like_papalexis_controls_once_told_their_depth():
-    controls_ = real("papalexi2021_thp1_counts.h5ad", "target", "non-targeting")
+    controls_ = not_empty(data.papalexi([]))
     total = data.check_counts(controls_)
     for seed in range(3):
         like = controls(3000, n_genes=299, depth=total.mean(), depth_std=np.log(total).std(), seed=seed)
@@ -195,14 +184,11 @@ def test_the_default_is_like_papalexis_controls_once_told_their_depth():
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    "name, column, label, library",
-    [
-        ("papalexi2021_thp1_counts.h5ad", "target", "non-targeting", None),
-        ("norman19_subset_3375x500_counts.h5ad", "condition", None, "ncounts"),  # 100 controls are too few: all cells
-    ],
+    "name, some",
+    [("papalexi", []), ("norman", None)],  # controls; of Norman's 100 are too few: all cells
 )
-def test_what_was_measured_makes_cells_like_real_ones_and_correlation_lowers_the_auc(name, column, label, library):
-    cells = real(name, column, label, library)
+def test_what_was_measured_makes_cells_like_real_ones_and_correlation_lowers_the_auc(name, some):
+    cells = not_empty(getattr(data, name)(some))
     known = synth.measured(cells)
     cells = cells[:, known["expression"].index].copy()
     whole = synth.realism_report(cells, simulated_as(known))
