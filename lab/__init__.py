@@ -21,6 +21,7 @@ models, none imports another
     diffusion     the chain's posterior, its bound and its schedules
     flow          fields learned from pairs of points, which pairs to take, and a density by change of variables
     ebm           energies: replayed chains, contrast, partition functions, a Boltzmann machine
+    jepa          the embedding of a target predicted from its context's, and what keeps it from collapse
     world         latent dynamics, filtered and imagined; Kalman, plans, a policy from imagination
 
 applications, import models, never one another
