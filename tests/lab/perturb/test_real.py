@@ -180,8 +180,8 @@ def test_rows_stand_on_norman_as_on_the_simulator(simulated):
 
 def test_rows_stand_on_papalexi_as_on_the_simulator(simulated):
     """The mean above no change. Ridge above the mean in the simulator's knock-downs; in Papalexi it is level or above
-    on the nine targets whose gene is among the 299 (six halvings: 0 to .05, 1 s.e. over targets .02 to .04). (Of simulated knock-outs, whose mRNA stays, ridge learns nothing in three
-    screens of four, and is the mean.)"""
+    on the nine targets whose gene is among the 299 (six halvings: 0 to .05, 1 s.e. over targets .02 to .04). (Of
+    simulated knock-outs, whose mRNA stays, ridge learns nothing in three screens of four, and is the mean.)"""
     for every, _, _ in (real := [standing(data.papalexi(), 200, seed) for seed in range(3)]) + simulated:
         assert every["perturbed-mean"] > 0.05 > every["no-change"] == 0
     assert all(described["ridge"] > described["perturbed-mean"] + 0.02 for _, _, described in simulated)
