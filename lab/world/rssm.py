@@ -83,8 +83,9 @@ class RSSM(nn.Module):
     def imagine(self, state: State, actions: Tensor) -> Distribution:
         """p(obs | an imagined path), over (B, T, N): z is drawn from the prior along actions (B, T, A), and nothing is
         observed. A draw of it is a draw of the future; for a band, repeat the state."""
-        states = []
+        means = []
         for action in actions.unbind(1):
             state, _, _ = self.step(state, action)
-            states.append(state)
-        return self.likelihood(tuple(torch.stack(part, 1) for part in zip(*states)))
+            means.append(self.likelihood(state).mean)  # at once: of many paths only these are kept
+        mean = torch.stack(means, 1)
+        return gaussian(mean, self.log_std.exp().expand_as(mean))
