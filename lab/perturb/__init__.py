@@ -1,6 +1,20 @@
-"""Predictions of what a perturbation does to cells, and their judge: `evaluate`, for every chapter and outside them."""
+"""Predictions of what a perturbation does to cells; their judge, `evaluate`, for every chapter and outside them; and small
+models that predict, one file a method, each with its ablation one argument away.
 
+One protocol for all:
+
+    model = LatentArithmetic(space, cells)               # or another method, of training cells: controls A and train
+    model.predict(control, "A+B", seed=0) -> AnnData     # these control cells under it, counts in layers["counts"]
+    predict(model, control, ["A", "A+B"], seed=0)        # several, as `evaluate` takes them
+
+What has to be trained has a `loss(model, b, ...) -> dict` beside it, for `train.fit` and `train.steps` over
+`model.design.loader(cells)`. `Design` says what labels are made of: A+B is A and B, and a part that no training cell
+carries is refused by all models but those that know it from elsewhere.
+"""
+
+from .design import Design, predict
 from .evaluate import evaluate
+from .latent import LatentArithmetic
 from .rows import METRICS, ROWS
 from .scores import r2
 from .splits import control_halves, hold_out
