@@ -1,5 +1,5 @@
-"""Predictions of what a perturbation does to cells; their judge, `evaluate`, for every chapter and outside them; and small
-models that predict, one file a method, each with its ablation one argument away.
+"""Predictions of what a perturbation does to cells; their judge, `evaluate`, for every chapter and outside them; and
+small models that predict, one file a method, each with its ablation one argument away.
 
 One protocol for all:
 
@@ -12,6 +12,8 @@ What has to be trained has a `loss(model, b, ...) -> dict` beside it, for `train
 carries is refused by all models but those that know it from elsewhere.
 """
 
+from . import cpa
+from .cpa import CPA
 from .design import Design, predict
 from .evaluate import evaluate
 from .latent import LatentArithmetic
