@@ -12,10 +12,12 @@ What has to be trained has a `loss(model, b, ...) -> dict` beside it, for `train
 carries is refused by all models but those that know it from elsewhere.
 """
 
-from . import cpa
+from . import cpa, gears
 from .cpa import CPA
 from .design import Design, predict
 from .evaluate import evaluate
+from .gears import GEARS
+from .graphs import coexpression_graph, gene_set_graph, rewired
 from .latent import LatentArithmetic
 from .rows import METRICS, ROWS
 from .scores import r2

@@ -72,10 +72,10 @@ class Design(nn.Module):
         return dose * torch.tensor([float(part in of) for part in self.parts]).to(self.table)
 
     def loader(self, cells: ad.AnnData, *, size: int = 128, shuffle: bool = True, seed: int = 0) -> DataLoader:
-        """Minibatches of cells with these labels (and doses), in these codes."""
+        """Minibatches of cells with these labels, in these codes, with doses and full totals where there are any."""
         if self.dose is not None and not pd.api.types.is_numeric_dtype(labels(cells, self.dose)):
             raise Refused(f"obs[{self.dose!r}] holds no numbers; store doses as floats, of controls too")
-        columns = (self.by, *([self.dose] if self.dose else []))
+        columns = [self.by, *([self.dose] if self.dose else []), *(["n_counts"] if "n_counts" in cells.obs else [])]
         cells = cells.copy()
         cells.obs[self.by] = labels(cells, self.by).astype(str)
         return loader(cells, *columns, size=size, shuffle=shuffle, seed=seed, categories={self.by: self.labels})
