@@ -12,13 +12,14 @@ What has to be trained has a `loss(model, b, ...) -> dict` beside it, for `train
 carries is refused by all models but those that know it from elsewhere.
 """
 
-from . import cpa, gears
+from . import cpa, gears, mechanisms
 from .cpa import CPA
 from .design import Design, predict
 from .evaluate import evaluate
 from .gears import GEARS
 from .graphs import coexpression_graph, gene_set_graph, rewired
 from .latent import LatentArithmetic
+from .mechanisms import SparseShifts, mcc, shifts_recovered
 from .rows import METRICS, ROWS
 from .scores import r2
 from .splits import control_halves, hold_out
