@@ -12,7 +12,7 @@ What has to be trained has a `loss(model, b, ...) -> dict` beside it, for `train
 carries is refused by all models but those that know it from elsewhere.
 """
 
-from . import cpa, gears, mechanisms
+from . import cpa, gears, mechanisms, transport
 from .cpa import CPA
 from .design import Design, predict
 from .evaluate import evaluate
@@ -24,3 +24,4 @@ from .rows import METRICS, ROWS
 from .scores import r2
 from .splits import control_halves, hold_out
 from .table import against, at_a_glance, draw, overall, summary
+from .transport import PerturbDiffusion, PerturbFlow

@@ -97,12 +97,12 @@ class Design(nn.Module):
         return cells_of(control, name, self.by, layers={"counts": counts})
 
 
-def cells_of(control: ad.AnnData, name: str, by: str, **what) -> ad.AnnData:
-    """AnnData of `control` cells that became something else, `layers` or `X`, under `name`."""
+def cells_of(control: ad.AnnData, name: str, by: str, *, X=None, layers=None) -> ad.AnnData:
+    """AnnData of what `control` cells became under `name`: log expression `X`, or `layers`."""
     obs = control.obs[[column for column in KEPT if column in control.obs]].copy()
     obs[by] = name
     obs.index = [f"{name} of {cell}" for cell in control.obs_names]
-    return ad.AnnData(obs=obs, var=control.var[[]].copy(), **what)
+    return ad.AnnData(X, obs=obs, var=control.var[[]].copy(), layers=layers)
 
 
 def predict(model, control: ad.AnnData, names: Sequence[str], *, seed: int = 0) -> ad.AnnData:

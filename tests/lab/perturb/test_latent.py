@@ -135,5 +135,4 @@ def test_kang_held_out_t_cells_against_no_change_and_mean_shift():
     for name, space in {"VAE": model, "genes": Coordinates(cells.n_vars, 0).fit(known.layers["counts"])}.items():
         arithmetic = perturb.LatentArithmetic(space, known, group="cell_type")
         said[name] = r2(profile(arithmetic.predict(control, "IFN-beta")))
-    print(said)
     assert min(said.values()) > 0.831

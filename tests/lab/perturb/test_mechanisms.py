@@ -139,7 +139,6 @@ def test_sparse_shifts_are_recovered_up_to_order_and_sign_and_dense_ones_are_rot
     found = {s: [fitted(cells, s, seed=seed).effects().detach().numpy() for seed in (0, 1)] for s in (True, False)}
     mcc = {s: np.mean([perturb.mcc(e, true) for e in of]) for s, of in found.items()}
     said = pd.DataFrame([perturb.shifts_recovered(e, true) for e in found[True]]).mean()
-    print(mcc, said)
     assert mcc[True] > 0.88 and mcc[True] > mcc[False] + 0.06
     assert said["recall"] > 0.8 and said["precision"] > 0.6  # a mask that is all open has 15 of 48
 
@@ -153,7 +152,6 @@ def test_pairs_that_no_cell_has_shown_are_predicted_with_sparsity_and_without(sp
     model = fitted(ad.concat([s.a, known]), sparse_, n_latent=8, n=800)
     predicted = perturb.predict(model, s.a, ["A+B", "C+D"])
     table = perturb.at_a_glance(s.judged(predicted, train=known, splits=1), "mean")
-    print(table.iloc[:2].T)
     assert table.loc["MSE", "model"] < 0.4 * table.loc["MSE", "no-change"]
     assert table.loc["delta-correlation (control)", "model"] > 0.8
 
