@@ -124,7 +124,7 @@ def leak(model: CPA, cells: ad.AnnData, *, seed: int = 0) -> Leak:
     only that this one adversary has lost."""
     if cells.obs[model.design.by].value_counts().min() < 4:
         raise Refused("two folds take four cells a label or more; leave rare labels out")
-    with torch.no_grad(), torch.random.fork_rng([]):
+    with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)
         found = [(model.vae.posterior(b["x"], b).sample(), b[model.design.by]) for b in model.design.loader(cells)]
     z, y = (torch.cat(part).cpu().numpy() for part in zip(*found))
