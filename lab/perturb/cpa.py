@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from lab import train
+from lab.data.counts import labels
 from lab.errors import Refused
 from lab.nets import Minibatch, mlp
 from lab.vae import VAE
@@ -122,7 +123,7 @@ def leak(model: CPA, cells: ad.AnnData, *, seed: int = 0) -> Leak:
     """What a classifier that was not there in training, logistic in codes, squares and products, finds in the basal
     codes of `cells`, two folds: each learns in one half and is asked in the other. The adversary's own accuracy says
     only that this one adversary has lost."""
-    if cells.obs[model.design.by].value_counts().min() < 4:
+    if labels(cells, model.design.by).astype(str).value_counts().min() < 4:
         raise Refused("two folds take four cells a label or more; leave rare labels out")
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)

@@ -99,6 +99,8 @@ def test_pairs_that_no_cell_has_shown_are_predicted_and_better_with_the_adversar
 def test_labels_dealt_at_random_leak_nothing(additive, fitted):
     cells = additive[2].copy()
     cells.obs["perturbation"] = np.random.default_rng(0).permutation(cells.obs["perturbation"])
+    kinds = pd.CategoricalDtype([*cells.obs["perturbation"].unique(), "one without cells"])
+    cells.obs["perturbation"] = cells.obs["perturbation"].astype(kinds)
     found = cpa.leak(fitted[0.0][0], cells)
     assert abs(found.accuracy - found.chance) < 3 * found.error
 

@@ -78,6 +78,27 @@ def test_with_a_linear_vae_whose_decoder_inverts_its_encoder_it_is_the_mean_shif
     np.testing.assert_allclose(decoded.numpy(), logs(control).mean(0) + mean_shift(cells, "B"), atol=1e-4)
 
 
+def test_a_type_of_which_only_controls_are_known_moves_no_shift(cells):
+    space = Coordinates(GENES, 5).fit(cells.layers["counts"])
+    without = ~((cells.obs["cell_type"] == "z") & (cells.obs["perturbation"] == "A")).to_numpy()
+    held = perturb.LatentArithmetic(space, cells[without].copy(), group="cell_type").shift("A")
+    gone = cells[(cells.obs["cell_type"] != "z").to_numpy()].copy()
+    torch.testing.assert_close(held, perturb.LatentArithmetic(space, gone, group="cell_type").shift("A"))
+
+
+def test_a_vaes_prediction_is_its_decoders_draw_at_the_moved_code(cells):
+    torch.manual_seed(0)
+    model, control = perturb.LatentArithmetic(vae.count_vae(GENES, 4, 16), cells), of(cells, "control")
+    predicted, b = model.predict(control, "A+B", seed=5), data.minibatch(control)
+    assert len(b["x"]) <= 256  # one minibatch, and so one draw
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(5)
+        z = model.space.posterior(b["x"], b).sample() + 1.0 * model.shift("A+B")
+        expected = model.space.likelihood(z, b).sample()
+    np.testing.assert_array_equal(predicted.layers["counts"].toarray(), expected.numpy())
+    assert model.shift("A+B").norm() > 0.01
+
+
 def test_a_combination_without_cells_is_the_sum_of_its_parts_and_one_with_cells_is_its_own(cells):
     space = Coordinates(GENES, 5).fit(cells.layers["counts"])
     whole = perturb.LatentArithmetic(space, cells)

@@ -62,6 +62,7 @@ def test_what_a_method_predicts_is_cells_that_the_judge_takes(s, name):
     values = lambda p: p.layers["counts"].toarray() if "counts" in p.layers else p.X
     np.testing.assert_array_equal(values(predicted), values(again))
     assert predicted.obs_names.is_unique and predicted.n_obs == 2 * s.a.n_obs
+    assert predicted.obs["perturbation"].value_counts().to_dict() == {"A": s.a.n_obs, "B+A": s.a.n_obs}
     assert list(predicted.obs.columns) == ["cell_type", "n_counts", "perturbation"]
     assert predicted.var_names.equals(s.a.var_names) and np.isfinite(values(predicted)).all()
     truth = s.cells[s.cells.obs["perturbation"].isin(["A"]).to_numpy()].copy()
