@@ -22,9 +22,11 @@ def chain(names=NAMES):
     return pd.DataFrame(table + table.T, names, names)
 
 
-def small(graph, n_layers, seed=0):
+def small(graph, n_layers, total=None):
     s = screen(names=["G0", "G3", "G0+G3"], genes=30, seed=1, effect=0.5)
-    torch.manual_seed(seed)
+    if total is not None:
+        s.a.obs["n_counts"] = s.cells.obs["n_counts"] = total
+    torch.manual_seed(0)
     return s, gears.GEARS(ad.concat([s.a, s.cells]), graph, n_layers=n_layers)
 
 
@@ -57,8 +59,9 @@ def test_genes_in_another_order_are_the_same_model():
     torch.testing.assert_close(one.nodes()[torch.tensor(order)], other.nodes())
 
 
-def test_controls_are_left_where_they_are_and_the_loss_is_then_their_variance():
-    s, model = small(chain(), 1)
+@pytest.mark.parametrize("total", [None, 9000.0], ids=["their own sums", "a full total"])
+def test_controls_are_left_where_they_are_and_the_loss_is_then_their_variance(total):
+    s, model = small(chain(), 1, total)
     predicted = model.predict(s.a, "control")
     np.testing.assert_allclose(predicted.X, gears.log_expression(s.a), atol=1e-6)
     b = next(iter(model.design.loader(s.a, size=1000)))
