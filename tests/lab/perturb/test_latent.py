@@ -136,24 +136,29 @@ def test_what_is_predicted_can_be_judged():
 
 @pytest.mark.real
 def test_kang_held_out_t_cells_against_no_change_and_mean_shift():
-    """R2 of means over all genes, log1p of counts per 10,000 by n_counts: .831 and .898 as first measured."""
+    """R2 of means, log1p of counts per 10,000 by n_counts, over all genes and over the 100 that change most: no change
+    .831 and .595, mean shift .898 and .874. Arithmetic on genes, drawn as counts, has .926 and .874: what it gains over
+    the same shift is that no gene falls below 0. The VAE, over three seeds, .916 to .931 and .931 to .950."""
     cells = data.kang()
     held = cells.obs["cell_type"].isin(["CD4 T cells", "CD4T"]).to_numpy()
     stim = (cells.obs["perturbation"] == "IFN-beta").to_numpy()
-    known, control = cells[~(held & stim)].copy(), cells[held & ~stim].copy()
-    profile = lambda some: log_normalise(some.layers["counts"], some.obs["n_counts"]).toarray().mean(0)
-    truth, nothing = profile(cells[held & stim]), profile(control)
-    r2 = lambda predicted: np.corrcoef(predicted, truth)[0, 1] ** 2
-    assert r2(nothing) == pytest.approx(0.831, abs=0.001)
+    known, control, treated = cells[~(held & stim)].copy(), cells[held & ~stim].copy(), cells[held & stim].copy()
+    full = lambda some: log_normalise(some.layers["counts"], some.obs["n_counts"]).toarray()
+    x, y = full(control), full(treated)
+    apart = (y.mean(0) - x.mean(0)) / np.sqrt(x.var(0) / len(x) + y.var(0) / len(y) + 1e-9)
+    top = np.argsort(-np.abs(apart))[:100]
+    r2 = lambda p: [np.corrcoef(p[genes], y.mean(0)[genes])[0, 1] ** 2 for genes in (slice(None), top)]
+    assert r2(x.mean(0)) == pytest.approx([0.831, 0.595], abs=0.001)
     kinds = set(known.obs["cell_type"][(known.obs["perturbation"] == "IFN-beta").to_numpy()])
-    shift = np.mean([profile(of(known, "IFN-beta", k)) - profile(of(known, "control", k)) for k in kinds], 0)
-    assert r2(nothing + shift) == pytest.approx(0.898, abs=0.001)
+    shift = np.mean([full(of(known, "IFN-beta", k)).mean(0) - full(of(known, "control", k)).mean(0) for k in kinds], 0)
+    assert r2(x.mean(0) + shift) == pytest.approx([0.898, 0.874], abs=0.001)
     torch.manual_seed(0)
     model = vae.count_vae(cells.n_vars, 20)
-    batches = data.loader(known, size=128)
-    train.fit(model, lambda b: vae.loss(model, b), batches, n=300, lr=2e-3)
-    said = {}
-    for name, space in {"VAE": model, "genes": Coordinates(cells.n_vars, 0).fit(known.layers["counts"])}.items():
+    train.fit(model, lambda b: vae.loss(model, b), data.loader(known, size=128), n=300, lr=2e-3)
+    said = []
+    for space in (model, Coordinates(cells.n_vars, 0).fit(known.layers["counts"])):
         arithmetic = perturb.LatentArithmetic(space, known, group="cell_type")
-        said[name] = r2(profile(arithmetic.predict(control, "IFN-beta")))
-    assert min(said.values()) > 0.831
+        said.append(r2(full(arithmetic.predict(control, "IFN-beta")).mean(0)))
+    (all_, most), genes = said
+    assert genes == pytest.approx([0.926, 0.874], abs=0.003)
+    assert all_ > 0.9 and most > genes[1] + 0.03
