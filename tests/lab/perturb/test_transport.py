@@ -54,6 +54,22 @@ def test_a_flow_that_stands_still_leaves_every_cell_where_it_is(s):
     np.testing.assert_array_equal(one.layers["counts"].toarray(), same.numpy())
 
 
+def test_optimal_transport_deals_the_same_controls_within_each_label(s, monkeypatch):
+    _, model = built(s, "flow")
+    b, seen = next(iter(model.design.loader(ad.concat([s.a, s.cells])))), {}
+    for couple in (True, False):
+        monkeypatch.setattr(transport.flow, "loss", lambda velocity, pairs: seen.update({couple: pairs}))  # noqa: B023
+        torch.manual_seed(0)
+        transport.flow_loss(model, b, couple=couple)
+    assert torch.equal(seen[True]["x"], seen[False]["x"]) and len(b["perturbation"].unique()) == 4
+    cost = lambda pairs, rows: (pairs["x"][rows] - pairs["x1"][rows]).square().sum().item()
+    for label in b["perturbation"].unique():
+        rows = b["perturbation"] == label
+        dealt, drawn = (seen[couple]["x1"][rows] for couple in (True, False))
+        assert torch.equal(dealt[dealt[:, 0].argsort()], drawn[drawn[:, 0].argsort()])
+        assert cost(seen[True], rows) < 0.95 * cost(seen[False], rows)
+
+
 @pytest.mark.parametrize("kind", ["flow", "diffusion"])
 def test_told_nothing_it_says_the_same_of_all_and_told_it_does_not(s, fitted, kind):
     for told in (True, False):
