@@ -25,7 +25,7 @@ models, none imports another
     world         latent dynamics, filtered and imagined; Kalman, plans, a policy from imagination
 
 applications, import models, never one another
-    perturb       what a perturbation does to cells: the judge of all predictions, and what it lets be known to whom
+    perturb       what a perturbation does to cells: the judge of all predictions, and models that predict it
     synth         real cells measured for a simulator, and how near to them it comes
 
 edges, import anything
