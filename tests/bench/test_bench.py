@@ -162,6 +162,11 @@ def test_the_flow_that_is_timed_learns(flows, d):
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])  # 0.8 in fifty dimensions, where most of it is the floor
 
 
+def test_the_world_model_that_is_timed_learns_as_the_network_beside_it_does(bench):
+    for losses in sys.modules["worlds"].learned(20):
+        assert losses[-1] < losses[0] - 0.5
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("d", [2, 50])
 def test_torchcfm_learns_as_well_and_its_plans_cost_what_lab_s_pairs_do(flows, d):
