@@ -80,15 +80,19 @@ class Design(nn.Module):
         cells.obs[self.by] = labels(cells, self.by).astype(str)
         return loader(cells, *columns, size=size, shuffle=shuffle, seed=seed, categories={self.by: self.labels})
 
-    @torch.no_grad()
-    def predicted(self, control: ad.AnnData, name: str, draw: Callable[[Minibatch], Tensor], *, seed: int):
-        """`control` cells as `draw(b)` has them under the perturbation `name`, counts (B, G) of a minibatch: AnnData
-        with these in `layers["counts"]`, as deep as they were. Of obs, type, batch and full total are kept."""
+    def check_genes(self, control: ad.AnnData) -> None:
+        """Raise `Refused` unless `control` has the genes of training, in their order."""
         if not control.var_names.equals(self.genes):
             raise Refused(
                 f"control has {control.n_vars} genes that are not the {len(self.genes)} of training, in their order; "
                 "take control[:, genes]"
             )
+
+    @torch.no_grad()
+    def predicted(self, control: ad.AnnData, name: str, draw: Callable[[Minibatch], Tensor], *, seed: int):
+        """`control` cells as `draw(b)` has them under the perturbation `name`, counts (B, G) of a minibatch: AnnData
+        with these in `layers["counts"]`, as deep as they were. Of obs, type, batch and full total are kept."""
+        self.check_genes(control)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             batches = loader(control, size=256, shuffle=False)

@@ -81,8 +81,7 @@ class GEARS(nn.Module):
     def predict(self, control: ad.AnnData, name: str, *, seed: int = 0) -> ad.AnnData:
         """Control cells under a perturbation, in X their log expression and the shift: all move alike, and nothing is
         drawn, so that `seed` changes nothing."""
-        if not control.var_names.equals(self.design.genes):
-            raise Refused("control has other genes than training, or in another order; take control[:, genes]")
+        self.design.check_genes(control)
         with torch.no_grad():
             shift = self(self.row(name).to(self.start)[None]).cpu().numpy()
         return cells_of(control, name, self.design.by, X=log_expression(control) + shift)

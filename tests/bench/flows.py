@@ -7,13 +7,12 @@ same `nets.MLP`, goes back and lets a fused AdamW step: lab's in `train.steps`, 
 examples. Data are three clouds in the plane, or a Gaussian with long and short axes in fifty dimensions.
 """
 
-import statistics
 import sys
 from functools import partial
 from itertools import cycle
 
 import torch
-from models import now
+from models import beside
 
 from lab import flow, nets, train
 
@@ -94,31 +93,14 @@ def works() -> dict[str, list]:
     return work
 
 
-def seconds(repeats: int) -> dict[str, list[list[float]]]:
-    """What -> processor seconds of each of the interleaved repeats, lab's and torchcfm's, after one that warms up."""
-    took = {}
-    for what, both in works().items():
-        took[what] = [[], []]
-        for repeat in range(repeats + 1):
-            for times, call in zip(took[what], both):
-                start = now()
-                call()
-                times += [(now() - start)[1]] * (repeat > 0)
-    return took
-
-
 def table(repeats: int) -> None:
-    """Print medians, and the ratios of repeats side by side with their quartiles."""
+    """Print both."""
     try:
         import torchcfm
     except ImportError:
         print("\ntorchcfm is not installed: no row beside it")
         return
     print(f"\nflow matching with optimal-transport pairs; torchcfm {torchcfm.__version__}")
-    print(f"{'milliseconds, CPU time':<40}{'lab':>10}{'torchcfm':>12}{'ratio':>10}{'quartiles':>16}")
-    for what, (lab, theirs) in seconds(max(4 * repeats, 4)).items():
-        low, middle, high = statistics.quantiles([b / a for a, b in zip(lab, theirs)], n=4)
-        medians = [1e3 * statistics.median(times) for times in (lab, theirs)]
-        print(f"{what:<40}{medians[0]:>10.2f}{medians[1]:>12.2f}{middle:>9.2f}x{low:>9.2f} to {high:.2f}", flush=True)
+    beside(works(), "lab", "torchcfm", repeats)
     apart = max(abs(ours / theirs - 1) for ours, theirs in (costs(n, d) for n in SIZES for d in DIMENSIONS))
     print(f"no mean squared distance of lab's pairs differs from torchcfm's plan by more than {apart:.0e} of it")

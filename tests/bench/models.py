@@ -89,6 +89,22 @@ def now() -> np.ndarray:
     return np.array([time.perf_counter(), time.process_time()])
 
 
+def beside(works: dict, one: str, other: str, repeats: int) -> None:
+    """Print, of what -> (call, call), both medians of processor time over interleaved repeats, after one that warms up,
+    and how often the first goes into the second, side by side, with quartiles."""
+    print(f"{'milliseconds, CPU time':<40}{one:>10}{other:>12}{'ratio':>10}{'quartiles':>16}")
+    for what, both in works.items():
+        took = [[], []]
+        for repeat in range(max(4 * repeats, 4) + 1):
+            for times, call in zip(took, both):
+                start = now()
+                call()
+                times += [(now() - start)[1]] * (repeat > 0)
+        low, middle, high = statistics.quantiles([b / a for a, b in zip(*took)], n=4)
+        medians = [1e3 * statistics.median(times) for times in took]
+        print(f"{what:<40}{medians[0]:>10.2f}{medians[1]:>12.2f}{middle:>9.2f}x{low:>9.2f} to {high:.2f}", flush=True)
+
+
 def table(cells: ad.AnnData, repeats: int) -> None:
     """Print both."""
     print(f"\ntraining step, {SIZE} cells x {cells.n_vars} genes")

@@ -6,12 +6,11 @@ draw, so what is more than 1 is the price of these: 2.3 times the weights, and a
 the GRU's is compiled. Both learn in `train.steps`.
 """
 
-import statistics
 import sys
-from itertools import islice
+from functools import partial
 
 import torch
-from models import now
+from models import beside
 from torch import Tensor, nn
 
 from lab import train, world
@@ -54,45 +53,30 @@ def gru_loss(model: Recurrent, b: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"loss": -gaussian(mean, torch.ones_like(mean)).log_prob(b["obs"]).mean()}
 
 
-def works() -> dict[str, tuple]:
-    """What -> the RSSM's and the GRU's, ready to be called again and again."""
+def learners() -> list:
+    """Both in training, a step at each call of `next`, the GRU first."""
     rssm, gru = models()
-    steps = [
-        train.steps(model, lambda b, m=model, f=loss: f(m, b), [rides()], n=sys.maxsize)
-        for model, loss in ((rssm, world.loss), (gru, gru_loss))
-    ]
-    actions, dreamer = torch.randn(1024, 15, ACTIONS), models()
+    pairs = (gru, gru_loss), (rssm, world.loss)
+    return [train.steps(model, partial(loss, model), [rides()], n=sys.maxsize) for model, loss in pairs]
+
+
+def works() -> dict[str, tuple]:
+    """What -> the GRU's and the RSSM's, ready to be called again and again."""
+    rssm, gru = models()
+    actions = torch.randn(1024, 15, ACTIONS)
 
     @torch.no_grad()
     def imagine():
-        return dreamer[0].imagine(dreamer[0].start(1024), actions)
+        return rssm.imagine(rssm.start(1024), actions)
 
     @torch.no_grad()
     def unroll():
-        return dreamer[1](torch.zeros(1024, 15, OBS), actions)
+        return gru(torch.zeros(1024, 15, OBS), actions)
 
-    return {"training step, 64 x 50": [lambda s=s: next(s) for s in steps], "imagined, 1,024 x 15": (imagine, unroll)}
+    return {"training step, 64 x 50": [partial(next, s) for s in learners()], "imagined, 1,024 x 15": (unroll, imagine)}
 
 
 def table(repeats: int) -> None:
-    """Print medians, and the ratios of repeats side by side with their quartiles."""
+    """Print both."""
     print(f"\na world model of width {WIDTH} beside torch.nn.GRU of that width")
-    print(f"{'milliseconds, CPU time':<40}{'RSSM':>10}{'GRU':>12}{'ratio':>10}{'quartiles':>16}")
-    for what, both in works().items():
-        took = [[], []]
-        for repeat in range(max(4 * repeats, 8) + 1):
-            for times, call in zip(took, both):
-                start = now()
-                call()
-                times += [(now() - start)[1]] * (repeat > 0)
-        low, middle, high = statistics.quantiles([a / b for a, b in zip(*took)], n=4)
-        medians = [1e3 * statistics.median(times) for times in took]
-        print(f"{what:<40}{medians[0]:>10.1f}{medians[1]:>12.1f}{middle:>9.2f}x{low:>9.2f} to {high:.2f}", flush=True)
-
-
-def learned(n: int = 60) -> list[list[float]]:
-    """Losses of both over `n` steps."""
-    return [
-        [row["loss"] for row in islice(train.steps(model, lambda b, m=model, f=loss: f(m, b), [rides()], n=n), n)]
-        for model, loss in zip(models(), (world.loss, gru_loss))
-    ]
+    beside(works(), "GRU", "RSSM", repeats)
