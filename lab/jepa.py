@@ -74,15 +74,14 @@ def loss(
             f"the predictor gave {tuple(predicted.shape)} for embeddings {tuple(target.shape)}: match its output"
         )
     report = {"prediction": (predicted - target).square().mean(), "std": z.detach().std(0).mean()}
-    for name, weight, term in (
-        ("variance", variance, variance_term),
-        ("covariance", covariance, covariance_term),
-        ("gaussian", gaussian, lambda z: sigreg(z) / len(z)),
-    ):
-        if weight:
-            report[name] = (term(z) + term(target)) / 2
-    weights = {"variance": variance, "covariance": covariance, "gaussian": gaussian}
-    total = report["prediction"] + sum(weight * report[name] for name, weight in weights.items() if weight)
+    terms = {
+        "variance": (variance, variance_term),
+        "covariance": (covariance, covariance_term),
+        "gaussian": (gaussian, lambda z: sigreg(z) / len(z)),
+    }
+    terms = {name: (weight, term) for name, (weight, term) in terms.items() if weight}
+    report |= {name: (term(z) + term(target)) / 2 for name, (_, term) in terms.items()}
+    total = report["prediction"] + sum(weight * report[name] for name, (weight, _) in terms.items())
     return {"loss": total, **report}
 
 
