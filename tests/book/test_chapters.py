@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections import Counter
 
 import execute
 import pytest
@@ -180,6 +181,13 @@ def test_the_quiz_has_three_to_five_questions_with_explained_answers(page):
 def test_links_lead_to_pages_of_the_book(page):
     for target in re.findall(r"\]\(([^)#:\s]+\.md)", prose(page)):
         assert (ROOT / page.parent / target).resolve().relative_to(ROOT) in pages(), target
+
+
+def test_a_label_names_one_thing_in_the_whole_book():
+    label = r"^\$\$ \((\S+)\)$|^\((\S+)\)=$|^ *:?(?:label|name): (\S+)$"
+    text = "".join(re.sub(r"\A---\n.*?\n---\n", "", (ROOT / p).read_text(), flags=re.S) for p in pages())
+    names = Counter("".join(found) for found in re.findall(label, text, re.M))
+    assert len(names) > 400 and max(names.values()) == 1, names.most_common(3)
 
 
 @each_chapter
