@@ -127,7 +127,8 @@ def leak(model: CPA, cells: ad.AnnData, *, seed: int = 0) -> Leak:
         raise Refused("two folds take four cells a label or more; leave rare labels out")
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)
-        found = [(model.vae.posterior(b["x"], b).sample(), b[model.design.by]) for b in model.design.loader(cells)]
+        batches = ({k: v.to(model.vectors.device) for k, v in b.items()} for b in model.design.loader(cells))
+        found = [(model.vae.posterior(b["x"], b).sample(), b[model.design.by]) for b in batches]
     z, y = (torch.cat(part).cpu().numpy() for part in zip(*found))
     classifier = make_pipeline(
         StandardScaler(), PolynomialFeatures(2), LogisticRegression(C=0.1, class_weight="balanced", max_iter=300)

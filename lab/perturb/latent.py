@@ -48,9 +48,14 @@ class LatentArithmetic:
             raise Refused(f"the VAE was made for {space.n_genes} genes, and the cells have {cells.n_vars}")
         of = labels(cells, by).astype(str).to_numpy()
         kind = np.zeros(len(of)) if group is None else labels(cells, group).astype(str).to_numpy()
-        codes = pd.DataFrame(self.codes(minibatch(cells)).numpy())
-        mean = codes.groupby([of, kind]).mean()
-        self.shifts = pd.DataFrame({name: _shift(mean, name, control) for name in self.design.labels[1:]}).T
+        self.shifts = shifts(self.codes(minibatch(cells)).numpy(), of, kind, self.design)
+
+    @classmethod
+    def of(cls, space: VAE | Coordinates, design: Design, table: pd.DataFrame) -> "LatentArithmetic":
+        """The same of `shifts` that are known, labels x D."""
+        made = cls.__new__(cls)
+        made.space, made.design, made.shifts = space, design, table
+        return made
 
     @torch.no_grad()
     def codes(self, b: Minibatch) -> Tensor:
@@ -78,6 +83,13 @@ class LatentArithmetic:
             return self.space.draw(self.space(b["x"]) + shift, b["log_library"])
 
         return self.design.predicted(control, name, draw, seed=seed)
+
+
+def shifts(codes: np.ndarray, of: np.ndarray, kind: np.ndarray, design: Design) -> pd.DataFrame:
+    """Labels x D, of codes (B, D) of cells with labels `of` and groups `kind`, both (B,); `Refused` for a label that
+    shares no group with the control."""
+    mean = pd.DataFrame(codes).groupby([of, kind]).mean()
+    return pd.DataFrame({name: _shift(mean, name, design.control) for name in design.labels[1:]}).T
 
 
 def _shift(mean: pd.DataFrame, name: str, control: str) -> np.ndarray:
