@@ -1,8 +1,8 @@
 """`make bench`: the count VAE of `lab` against scvi-tools' SCVI on the same simulated counts, and where they differ;
 then what the book's other objectives cost, by `models`, how fast chains walk, by `chains`, what it takes to judge
 samples, by `samples`, DDPM against diffusers, by `denoisers`, flow matching against torchcfm, by `flows`, cells from
-disk in shuffled order, by `disk`, what it takes to judge predicted perturbations, by `perturbations`, and a world model
-beside the recurrent network in it, by `worlds`.
+disk in shuffled order, by `disk`, what it takes to judge predicted perturbations, by `perturbations`, a world model
+beside the recurrent network in it, by `worlds`, and the selective scan against mambapy, by `scans`.
 
 Both get the same layers (one hidden layer of 128, 10 latent variables, NB likelihood with one dispersion per gene), the
 same cells, minibatches of 128, epochs, learning rate 1e-3, KL weight 1 from the first step, one process and the same
@@ -36,6 +36,7 @@ from flows import table as table_of_flows
 from models import SIZE, now, table
 from perturbations import table as table_of_perturbations
 from samples import table as table_of_samples
+from scans import table as table_of_scans
 from worlds import table as table_of_worlds
 
 from lab import train, vae
@@ -196,6 +197,7 @@ def main() -> None:
     table_of_disk(given.repeats)
     table_of_perturbations()
     table_of_worlds(given.repeats)
+    table_of_scans(given.repeats)
 
 
 if __name__ == "__main__":

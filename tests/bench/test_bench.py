@@ -168,6 +168,27 @@ def test_the_world_model_that_is_timed_learns_as_the_network_beside_it_does(benc
         assert losses[-1] < losses[0] - 0.5
 
 
+def test_the_layers_that_are_timed_learn(bench):
+    losses = [row["loss"] for row in islice(sys.modules["scans"].learner(100, 1), 30)]
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize("name, most", [("torch", 55), ("numba", 60)])
+def test_a_scan_takes_a_few_times_its_input(bench, name, most):
+    """Whose 4 sequences of 2,048 steps are 14 MB, as are the gradients; all states would be 67 MB, each time."""
+    assert 28 < sys.modules["scans"].megabytes(name, 2048) < most
+
+
+@pytest.mark.peer
+def test_the_scans_that_are_timed_are_mambapys(bench):
+    pytest.importorskip("mambapy")
+    scans = sys.modules["scans"]
+    theirs, *ours = (scans.both_ways(scan, scans.given(100)) for scan in scans.scans().values())
+    for mine in ours:
+        for one, other in zip(mine, theirs):
+            assert (one - other).abs().max() < 2e-6 * other.abs().max()
+
+
 @pytest.mark.peer
 @pytest.mark.parametrize("d", [2, 50])
 def test_torchcfm_learns_as_well_and_its_plans_cost_what_lab_s_pairs_do(flows, d):
@@ -191,7 +212,7 @@ def test_the_bench_prints_ratios_and_both_likelihoods():
         *("IWAE, K = 50", "FactorVAE", "MIG + DCI", "lab, MALA", "sample_report"),
         *("training step, its example", "eta = 1.0: none of 50 steps differs", "a shuffled epoch takes"),
         *("pairs, 1024 in 50 dimensions", "training step, 256 in 2 dimensions", "torchcfm's plan by more than"),
-        "perturb.evaluate, 300 perturbations",
+        *("perturb.evaluate, 300 perturbations", "L = 18,432, wall clock, two threads", "layers of BiMamba"),
     ):
         assert words in out.stdout
 
