@@ -23,10 +23,12 @@ models, none imports another
     ebm           energies: replayed chains, contrast, partition functions, a Boltzmann machine
     jepa          the embedding of a target predicted from its context's, and what keeps it from collapse
     world         latent dynamics, filtered and imagined; Kalman, plans, a policy from imagination
+    ssm           a scan that chooses what to remember, exact and fast on any processor, and Mamba's blocks
 
 applications, import models, never one another
     perturb       what a perturbation does to cells: the judge of all predictions, and models that predict it
     synth         real cells measured for a simulator, and how near to them it comes
+    transcriptome genes as one sequence that a perturbation begins, and what becomes of each
 
 edges, import anything
     __main__      python -m lab

@@ -6,6 +6,7 @@ All other tests never see LAB_DATA.
 import ast
 import functools
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -51,3 +52,26 @@ def from_page():
         return found
 
     return namespace
+
+
+@pytest.fixture
+def pretend_mamba(tmp_path, monkeypatch):
+    """pretend_mamba(text): a mamba_ssm whose interface is this."""
+    from lab.ssm import backends
+
+    def forget():
+        backends.cuda_kernel.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("mamba_ssm")]:
+            del sys.modules[name]
+
+    def install(text):
+        package = tmp_path / "mamba_ssm" / "ops"
+        package.mkdir(parents=True)
+        for init in (package.parent / "__init__.py", package / "__init__.py"):
+            init.write_text("")
+        (package / "selective_scan_interface.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        forget()
+
+    yield install
+    forget()

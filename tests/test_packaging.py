@@ -34,7 +34,7 @@ def test_the_lock_names_exact_public_versions():
     assert not re.search(r"^\s*-|://|file:", LOCK_FILE.read_text(), re.M), "no option, index or path in the lock"
 
 
-@pytest.mark.parametrize("group", ["", "book", "test"])
+@pytest.mark.parametrize("group", ["", "book", "test", "chem"])
 def test_the_lock_satisfies_what_the_package_and_its_extras_ask(group):
     asked = PROJECT["optional-dependencies"][group] if group else PROJECT["dependencies"]
     for requirement in map(Requirement, asked):
@@ -213,3 +213,11 @@ def test_a_script_stops_at_the_first_failure(script):
     assert "set -eo pipefail" in (ROOT / script).read_text()
     assert os.access(ROOT / script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], cwd=ROOT).returncode == 0
+
+
+def test_the_line_that_installs_the_extra_for_cuda_stands_where_the_extra_does():
+    from lab.ssm.backends import INSTALL
+
+    assert f"# Built from source beside a CUDA torch: {INSTALL}\ncuda = [" in (ROOT / "pyproject.toml").read_text()
+    names = {Requirement(d).name for d in PROJECT["optional-dependencies"]["cuda"]}
+    assert names == set(INSTALL.split()[-2:]) and not names & {Requirement(d).name for d in PROJECT["dependencies"]}

@@ -42,7 +42,7 @@ CHAPTERS = {
     23: ("applications/23-perturbation-models", "Perturbation|models", (3, 12, 22), "d"),
     24: ("applications/24-scppdm", "Drugs and|doses", (13, 23), "d"),
     25: ("applications/25-perturb-jepa", "Perturb-JEPA", (18, 22), "d"),
-    26: ("applications/26-bimamba", "Expression as|a sequence", (21,), "e"),
+    26: ("applications/26-bimamba", "Expression as|a sequence", (10, 22), "d"),
     27: ("applications/27-embedding-cells", "Embedding|cells", (22,), "d"),
     28: ("applications/28-synthetic-data", "Synthetic|data", (12, 13), "e"),
     29: ("applications/29-scoreboard", "Scoreboard", (13, 15, 17), ""),

@@ -6,7 +6,8 @@ these values and what run.json, or the dict that the function returned, then say
 those tagged `shipped` that the call needs. With `"weights": true` the weights of its one run are shipped, and the row
 stands in the story; a call then gives the dict and the model, `row(*(made := fit(seed={seed}))), made[0]`. A story
 begins with `what`, `command` or `page` and `call`, `over`, `keep` and `spread`; `blank` names columns that some rows
-lack. One with `"real": true` reads the folder in LAB_DATA, hidden from all others, and is left alone without it.
+lack. One with `"real": true` reads the folder in LAB_DATA, hidden from all others, and is left alone without it; one
+with `"foreign": true` always is: packages outside the lock made it, run once by the scripts among its `files`.
 
 It is stale when code that its command loads or its call reaches has changed in more than comments and docstrings.
 `--verify` computes all anew, writes nothing, and fails where something is stale or off by more than its `spread`.
@@ -41,8 +42,8 @@ sys.exit(status)"""
 
 
 def stories():
-    """Name -> story of everything that is shipped."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(SHIPPED.glob("*.json"))}
+    """Name -> story of everything that is shipped and that the lock's packages can run again."""
+    return {p.stem: s for p in sorted(SHIPPED.glob("*.json")) if not (s := json.loads(p.read_text())).get("foreign")}
 
 
 def cells(page, tag="shipped", expression=None):
@@ -109,7 +110,7 @@ def counted(files, words):
     """The files that make a run stale, by name. The catalogue lists all its sets: only the command's own counts."""
     from reach import reach
 
-    there = {f for f in map(Path, files) if ROOT in f.parents}
+    there = {f for f in map(Path, files) if ROOT in f.parents and f.suffix == ".py"}
     if "--data" in words:
         own = {part.file for part in reach({("data", words[words.index("--data") + 1])})}
         there -= {f for f in there - own if CATALOGUE in f.parents}
@@ -128,8 +129,7 @@ def row(words, weights=None, real=False):
         results = json.loads(Path(folder, "run", "run.json").read_text())["results"]
         if weights:
             shutil.copy(Path(folder, "run", "model.safetensors"), weights)
-        files = [line for line in done.stdout.splitlines() if line.endswith(".py")]
-        return results, counted(files, words), time.monotonic() - start
+        return results, counted(done.stdout.splitlines(), words), time.monotonic() - start
 
 
 def table(story, weights=None):

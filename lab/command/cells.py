@@ -102,7 +102,7 @@ def called(layer: str) -> str:
 def holding(matrix, layer: str, cells: ad.AnnData, genes: Iterable[str]) -> ad.AnnData:
     """The same cells with this matrix alone, in the place that `layer` names."""
     place = {"X": matrix} if layer == "X" else {"layers": {layer: matrix}}
-    return ad.AnnData(**place, obs=cells.obs, var={"var_names": list(genes)})
+    return ad.AnnData(**place, obs=cells.obs, obsm=dict(cells.obsm), var={"var_names": list(genes)})
 
 
 def with_genes(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnData:
@@ -113,6 +113,12 @@ def with_genes(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnDat
     pick = sparse.csr_matrix(ones, shape=(cells.n_vars, len(index)))  # its products are the columns picked
     blocks = (_csr(matrix[start : start + 1024]) for start in range(0, cells.n_obs, 1024))
     return holding(sparse.vstack([block @ pick for block in blocks], "csr"), layer, cells, genes)
+
+
+def as_counts(cells: ad.AnnData, layer: str, genes: Iterable[str]) -> ad.AnnData:
+    """The same, their counts in layers["counts"] wherever they were."""
+    chosen = with_genes(cells, layer, genes)
+    return holding(matrix_of(chosen, layer), "counts", cells, chosen.var_names)
 
 
 def _places(adata: ad.AnnData) -> tuple[dict, list[str]]:

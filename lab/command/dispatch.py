@@ -13,7 +13,7 @@ import click
 
 from lab.errors import Refused
 
-from . import judging
+from . import judging, predicting
 from .front import Command, Group
 from .options import (
     ASSIGNMENT,
@@ -109,6 +109,8 @@ def root() -> Group:
         "sample", _later("sample"), {"Options": (FILE, SAMPLES, LEVEL, SCALE, SAMPLER, EVALUATIONS, SEED)}, SAMPLE, RUN
     )
     embed = Command("embed", _later("embed"), {"Options": (FILE, LAYER)}, EMBED, RUN, CELLS)
+    foretell = {"Options": predicting.OPTIONS}, predicting.HELP
+    predict = Command("predict", _later("predict"), *foretell, RUN, CELLS)
     judged = (TABLE, TRAIN, LABEL, LAYER, SEED)
     report = Command("report", _later("report"), {"Options": judged}, REPORT, HELD_OUT, DRAWN)
     asked = judging.PREDICTED, judging.TRUTH
@@ -134,7 +136,7 @@ def root() -> Group:
     return Group(
         "lab",
         "command",
-        commands={one.name: one for one in (doctor, sets, train, sample, embed, report, evaluate, assign)},
+        commands={one.name: one for one in (doctor, sets, train, sample, embed, predict, report, evaluate, assign)},
         params=[click.Option(["--debug"], is_flag=True, help="With any command: show tracebacks and warnings.")],
         help="The package of the book 'Generating Cells', on your cells; COMMAND --help lists its options.",
     )

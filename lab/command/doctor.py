@@ -1,7 +1,6 @@
 """`doctor`: versions, devices, and which back ends are in use and why."""
 
 import importlib.metadata as metadata
-import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -47,22 +46,15 @@ def _cuda(torch) -> str:
 
 
 def _scan(torch) -> str:
-    """mamba_ssm can be importable without its kernel: only `selective_scan_cuda is not None` says that it works."""
-    try:
-        from mamba_ssm.ops.selective_scan_interface import selective_scan_cuda
+    """What `backend="auto"` takes here; of a GPU's kernel, why not, and the line that installs it."""
+    from lab.ssm import backends
 
-        why = "mamba_ssm is installed with" + ("out" if selective_scan_cuda is None else "") + " its CUDA kernel"
-    except Exception as error:  # an ABI mismatch is an ImportError, a missing driver is not
-        selective_scan_cuda, why = None, "mamba_ssm is not installed"
-        if importlib.util.find_spec("mamba_ssm"):
-            why = f"mamba_ssm cannot be imported ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-    if selective_scan_cuda is not None and torch.cuda.is_available():
-        choice = "cuda"
-    else:
-        choice = "numba" if importlib.util.find_spec("numba") else "torch"
-        why += "" if torch.cuda.is_available() else ", torch sees no CUDA device"
-    unused = "" if importlib.util.find_spec("lab.ssm") else "; nothing in this version of lab uses it"
-    return f"{choice}: {why}{unused}"
+    name, why = backends.chosen(_device(torch).split()[0])
+    if name == "cuda":
+        return f"{name}: {why}"
+    _, kernel = backends.cuda_kernel()
+    seen = f"{kernel}, {backends.INSTALL}" if torch.cuda.is_available() else f"{kernel}, torch sees no CUDA device"
+    return f"{name}: {why}; {seen}"
 
 
 def _lab_data() -> str:

@@ -8,7 +8,7 @@ import torch
 from lab.data import loader
 from lab.errors import Refused
 
-from .cells import called, counts_of, open_cells, with_genes
+from .cells import as_counts, called, counts_of, open_cells
 from .folder import kind, recipe_of, reopen, say, write
 
 MISSING = 0.1  # the share of a run's genes that cells may lack, and still be taken for cells of the same kind
@@ -22,19 +22,29 @@ def embed(*, run: Path, data: str, out: Path, layer: str | None) -> None:
     """
     model, record = reopen(run)
     name, levels, genes = record["arguments"]["model"], record["conditions"], record["genes"]
-    if (place := recipe_of(record).embed) is None:
+    recipe = recipe_of(record)
+    if recipe.embed is None:
         raise Refused(f"{run} holds {kind(record)}, which has no latent space; train one that has, such as vae")
-    cells, layer = counts_of(open_cells(data), layer)
-    absent = _absent(cells, genes, run)
+    cells, layer, absent = matched(data, layer, genes, run)
+    levels = {} if recipe.blind else levels
     size = record["arguments"]["size"]  # as in training, so that training cells come out to the bit
-    chosen = with_genes(cells, layer, genes)
-    batches = loader(chosen, *levels, layer=layer, size=size, shuffle=False, categories=levels)
+    chosen = as_counts(cells, layer, genes)
     with torch.no_grad():
-        parts = [place(model, b) for b in batches]
+        if recipe.gather:
+            parts = [recipe.embed(model, chosen, record)]
+        else:
+            batches = loader(chosen, *levels, size=size, shuffle=False, categories=levels)
+            parts = [recipe.embed(model, b) for b in batches]
     coordinates = {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
     origin = {"run": str(run), "model": name, "data": data, "layer": layer, "genes missing": absent}
     write(out, ad.AnnData(obs=cells.obs, obsm=coordinates, uns={"embed": origin}).write_h5ad)
     say(f"{out}: {cells.n_obs:,} cells, counts from {called(layer)}, placed by the {name} in {run}")
+
+
+def matched(data: str, layer: str | None, genes: list[str], run: Path) -> tuple[ad.AnnData, str, list[str]]:
+    """The cells of `data`, the layer of their counts, and which of the run's `genes` they lack: said, or refused."""
+    cells, layer = counts_of(open_cells(data), layer)
+    return cells, layer, _absent(cells, genes, run)
 
 
 def _absent(cells: ad.AnnData, genes: list[str], run: Path) -> list[str]:

@@ -19,6 +19,7 @@ def evaluate(
     truth_control: str,
     train: str | None,
     perturbation: str,
+    separator: str,
     replicate: str | None,
     gene_sets: str | None,
     features: str | None,
@@ -36,9 +37,8 @@ def evaluate(
     files = {"truth": truth, "control": control, "truth_control": truth_control} | ({"train": train} if train else {})
     sides = {name: on_scale(file, layer, model.var_names, named="predictions") for name, file in files.items()}
     sets = None if gene_sets is None else data.programmes(model.var_names, gene_sets, min_genes=3)
-    scores = perturb.evaluate(
-        model, **sides, by=perturbation, replicate=replicate, gene_sets=sets, features=known, seed=seed
-    )
+    how = {"by": perturbation, "separator": separator, "replicate": replicate, "gene_sets": sets, "features": known}
+    scores = perturb.evaluate(model, **sides, **how, seed=seed)
     out.mkdir(exist_ok=True)
     plot.style()
     figure = perturb.draw(scores)

@@ -123,7 +123,7 @@ class Column(click.ParamType):
 
 
 class Level(click.ParamType):
-    """NAME=LEVEL, an obs column and one of its labels."""
+    """NAME=LEVEL, such as an obs column and one of its labels."""
 
     name = "level"
 
@@ -133,7 +133,7 @@ class Level(click.ParamType):
             return value
         name, _, label = value.partition("=")
         if not (name and label):
-            self.fail(f"{value!r} names no level; give a column and one of its labels, such as tissue=lung", param, ctx)
+            self.fail(f"{value!r} names no level; give a name and its level, such as tissue=lung", param, ctx)
         return name, label
 
 

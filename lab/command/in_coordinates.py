@@ -15,6 +15,8 @@ from lab.nets import Coordinates, Minibatch
 
 from .folder import say
 
+COMPONENTS = 20  # where there are components and no number is given
+
 
 class InCoordinates(nn.Module):
     """Counts -> coordinates -> a law of these, and back. A model adds `loss(b)`, `points(b, **how)`, coordinates
@@ -42,6 +44,24 @@ class InCoordinates(nn.Module):
         return self.coordinates.draw(self.points(b, **how), b["log_library"])
 
 
+def coordinates_of(known, options: dict) -> Coordinates:
+    """As many as `options` ask for, not yet fitted."""
+    genes, n = len(known.genes), options["coordinates"]
+    if n is None:
+        n = 0 if options.get("preset") == "large" else min(COMPONENTS, genes)
+    if n > genes:
+        raise Refused(f"--coordinates {n}, but there are {genes} genes; ask for fewer, or 0 for the genes themselves")
+    return Coordinates(genes, n)
+
+
+def fitted(model: InCoordinates, known) -> InCoordinates:
+    """The model, its map fitted to the training cells; of a run that is reopened, as it is."""
+    try:
+        return model if known.batches is None else model.fit(known.batches)
+    except Refused as why:
+        raise Refused(f"--coordinates {model.coordinates.n}: {why}") from None
+
+
 def steps_of(sampler: str, evaluations: int, each: int) -> int:
     """How many steps of `each` evaluations of the network there are; `Refused` for none."""
     if evaluations < each:
@@ -56,14 +76,12 @@ def results(model: InCoordinates, cells) -> tuple[dict, dict]:
     import anndata as ad
 
     on = lambda batches: (send_to_device(b, model.device) for b in batches)
-    tested = [(len(b["x"]), model.loss(b)["loss"].item()) for b in on(cells.tested)]
-    n = sum(size for size, _ in tested)
     report = {
-        "held-out loss": sum(size * loss for size, loss in tested) / n,
+        "held-out loss": cells.held_out_loss(model.loss, model.device),
         model.said: model.evidence(on(cells.tested)),
         "nearer to training": (near := remembered(model, cells)),
     }
-    if near > 0.5 + 2.5 / min(n, 500) ** 0.5:  # five standard deviations of a fair coin
+    if near > 0.5 + 2.5 / min(cells.held_out.sum(), 500) ** 0.5:  # five standard deviations of a fair coin
         say(
             f"{near:.0%} of drawn cells lie nearer to a training cell than to a held-out one, and half would be fair: "
             "cells are remembered; give more of them, fewer --epochs or a smaller --n-hidden"

@@ -14,6 +14,13 @@ truth's shift is measured from; one cell in both, and noise correlates with nois
 PREDICTED.h5ad, as counts or, where a file holds none, as X, log1p of counts per 10,000."""
 PREDICTED = click.Argument(["predicted"], metavar="PREDICTED.h5ad")
 TRUTH = click.Argument(["truth"], metavar="TRUTH.h5ad")
+PERTURBATION = option(
+    "--perturbation --by",
+    "NAME",
+    default="perturbation",
+    help="The obs column that says which perturbation a cell has had; combinations are named A+B.",
+)
+SEPARATOR = option("--separator", "TEXT", default="+", help="What stands between the parts of a combination's name.")
 
 
 OPTIONS = (
@@ -25,12 +32,8 @@ OPTIONS = (
         show_default="each baseline learns from half of the others' cells in TRUTH.h5ad",
         help="The perturbed cells that the model learned from; baselines then learn from the same. It may hold A too.",
     ),
-    option(
-        "--perturbation",
-        "NAME",
-        default="perturbation",
-        help="The obs column of all files that says which perturbation; combinations are named A+B.",
-    ),
+    PERTURBATION,
+    SEPARATOR,
     option(
         "--replicate",
         "NAME",

@@ -123,7 +123,9 @@ SIZE = option(
     callback=_shared_by_processes,
     help="Cells per minibatch, over all processes (torchrun --nproc_per_node 2 -m lab train ... starts two).",
 )
-LR = option("--lr", "FLOAT", type=Real(0, min_open=True), default=1e-3, help="Learning rate.")
+LR = option(
+    "--lr", "FLOAT", type=Real(0, min_open=True), show_default="0.001, of a causal-vae 0.01", help="Learning rate."
+)
 VALIDATION = option(
     "--validation",
     "FLOAT",

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Subset
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from lab import data
 from lab.data.counts import labels, matrix_of
@@ -53,7 +55,13 @@ class Cells:
 
     def known(self) -> Known:
         """What a model of these cells is built from."""
-        return Known(self.adata.var_names.tolist(), self.levels, self.trained(shuffle=False))
+        trained = _subset(self.everyone, ~self.held_out, False, self.seed)
+        return Known(self.adata.var_names.tolist(), self.levels, trained)
+
+    def held_out_loss(self, loss: Callable, device: torch.device) -> float:
+        """The mean of `loss(b)["loss"]` over held-out cells."""
+        tested = [(len(b["x"]), loss(send_to_device(b, device))["loss"].item()) for b in self.tested]
+        return sum(size * value for size, value in tested) / sum(size for size, _ in tested)
 
     def depths(self) -> pd.DataFrame:
         """`log_library` and the codes of the conditions of every training cell."""
@@ -74,37 +82,56 @@ class Cells:
         return digest.hexdigest()
 
 
-def gather(source: str, options: dict) -> Cells:
-    """The cells of `source`, checked, as `options` ask: layer, genes, conditions, size, validation, seed.
+def gather(
+    source: str,
+    options: dict,
+    columns: Callable | None = None,
+    *,
+    by: str | None = None,
+    called: str = "tracks",
+    never: str | None = None,
+) -> Cells:
+    """The cells of `source`, checked, as `options` ask: layer, genes, conditions, size, validation, seed; `columns` is
+    the recipe's. Those with the same label in the obs column `by`, the rows of a track, are held out together, in
+    errors under the name `called`. With `never`, a label that is none of those held out, the others may be conditions,
+    of which nothing is learned.
 
     Raises `Refused`, one sentence, for whatever no model could learn from.
     """
     cells, layer = counts_of(open_cells(source), options["layer"])
-    held_out = held_out_of(cells.obs_names, options["validation"], options["seed"])
-    levels = _levels(cells, options["conditions"], ~held_out)
+    names = cells.obs_names if by is None else pd.Index(labels(cells, by).astype(str))
+    asked = columns(cells, options) if columns else (dict.fromkeys(options["conditions"]), [])
+    what = "cells" if by is None else called
+    held_out = held_out_of(names, options["validation"], options["seed"], what, never)
+    levels = _levels(cells, asked[0], ~held_out if never is None else np.ones(len(names), bool))
     cells = _variable(cells, layer, options["genes"], ~held_out)
-    everyone = data.loader(cells, *levels, layer=layer, size=options["size"], shuffle=False, categories=levels)
+    how = {"layer": layer, "size": options["size"], "categories": levels}
+    everyone = data.loader(cells, *levels, *asked[1], shuffle=False, **how)
     return Cells(cells, layer, held_out, levels, everyone, options["seed"])
 
 
-def held_out_of(names: pd.Index, validation: float, seed: int) -> np.ndarray:
-    """Which cells are held out (B,), by `data.split` of their names."""
+def held_out_of(
+    names: pd.Index, validation: float, seed: int, what: str = "cells", never: str | None = None
+) -> np.ndarray:
+    """Which cells are held out (B,), by `data.split` of their names, or of labels that several share, never `never`."""
     if not len(names):
         return np.zeros(0, bool)  # the loader says what is wrong
-    if (number := round(validation * len(names))) in (0, len(names)):
+    of = names.unique().drop(never, errors="ignore")
+    if (number := round(validation * len(of))) in (0, len(of)):
         purpose = "train on" if number else "hold out"
         raise Refused(
-            f"--validation {validation} of {len(names)} cells leaves none to {purpose}; it takes at least "
-            "two cells, and a fraction that gives each part one"
+            f"--validation {validation} of {len(of)} {what} leaves none to {purpose}; it takes at least "
+            f"two {what}, and a fraction that gives each part one"
         )
-    _, test = data.split(ad.AnnData(obs=pd.DataFrame(index=names)), (1 - validation, validation), seed=seed)
+    _, test = data.split(ad.AnnData(obs=pd.DataFrame(index=of)), (1 - validation, validation), seed=seed)
     return names.isin(test.obs_names)
 
 
-def _levels(cells: ad.AnnData, conditions: list[str], train: np.ndarray) -> dict[str, list]:
-    """What the codes of each condition mean: the labels that training cells have, in the column's own order."""
+def _levels(cells: ad.AnnData, conditions: dict[str, str | None], train: np.ndarray) -> dict[str, list]:
+    """What the codes of each condition mean: the labels that training cells have, in the column's own order or, where
+    one is to be the first, by name after it."""
     levels = {}
-    for name in conditions:
+    for name, first in conditions.items():
         column = labels(cells, name)
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
             raise Refused(
@@ -113,6 +140,8 @@ def _levels(cells: ad.AnnData, conditions: list[str], train: np.ndarray) -> dict
                 f"adata.obs[{name!r}].astype('category')"
             )
         levels[name] = column[train].astype("category").cat.remove_unused_categories().cat.categories.tolist()
+        if first is not None:
+            levels[name].sort(key=lambda label: (str(label) != first, str(label)))  # noqa: B023
         if unseen := sorted(set(column.unique()) - set(levels[name]), key=str):
             raise Refused(
                 f"all {(column == unseen[0]).sum()} cells with obs[{name!r}] = {unseen[0]!r} are held out, "
@@ -148,12 +177,16 @@ def _variable(cells: ad.AnnData, layer: str, genes: int | str | None, train: np.
     return chosen
 
 
-def _subset(batches: DataLoader, which: np.ndarray, shuffle: bool, seed: int) -> DataLoader:
-    rows = Subset(batches.dataset, np.flatnonzero(which).tolist())
+def served(some: Dataset, batches: DataLoader, shuffle: bool, seed: int) -> DataLoader:
+    """Minibatches of `some` as `batches` serves its own."""
     return DataLoader(
-        rows,
+        some,
         batch_size=batches.batch_size,
         shuffle=shuffle,
         collate_fn=batches.collate_fn,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _subset(batches: DataLoader, which: np.ndarray, shuffle: bool, seed: int) -> DataLoader:
+    return served(Subset(batches.dataset, np.flatnonzero(which).tolist()), batches, shuffle, seed)

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +21,18 @@ from .recipes import Recipe
 VERSIONS = ("generating-cells", "torch", "numpy", "anndata", "accelerate")
 
 
+@dataclass(frozen=True)
+class Watched:
+    """Minibatches, after the last of which `line()` is said."""
+
+    batches: Iterable
+    line: Callable[[], str]
+
+    def __iter__(self) -> Iterator:
+        yield from self.batches
+        say(self.line())
+
+
 def train(model: str, recipe: Recipe, *, data: str, out: Path, condition: tuple[str, ...] = (), **options) -> None:
     """Fit `recipe`, called `model`, to the cells of `data`; `options` are the others of `options.TRAINING`, and the
     recipe's own.
@@ -27,6 +41,7 @@ def train(model: str, recipe: Recipe, *, data: str, out: Path, condition: tuple[
     refused. Raises `Refused`, one sentence.
     """
     asked = {"data": data, "model": model, "conditions": list(condition), **options}
+    asked["lr"] = asked["lr"] or recipe.lr
     if before := begun(out):
         asked["layer"] = asked["layer"] or before["arguments"].get("layer")
         may_differ = ("data", "epochs", "steps")
@@ -35,7 +50,7 @@ def train(model: str, recipe: Recipe, *, data: str, out: Path, condition: tuple[
             say(f"{out} is finished: {summary(before)}; more --epochs continue it")
             return
 
-    cells = gather(data, asked)
+    cells = recipe.gather(data, asked) if recipe.gather else gather(data, asked, recipe.columns)
     asked["layer"] = cells.layer
     record = {
         "arguments": asked,
@@ -61,7 +76,9 @@ def train(model: str, recipe: Recipe, *, data: str, out: Path, condition: tuple[
         f"{cells.adata.n_obs:,} cells ({cells.held_out.sum():,} held out) x {cells.adata.n_vars:,} genes, counts from "
         f"{called(cells.layer)}; results go to {out}"
     )
-    trained = cells.trained()
+    trained, tested = cells.trained(), cells.tested
+    if recipe.watch:
+        tested = Watched(tested, recipe.watch(network, cells))
     with begin(out, None if before else record):
         history = fit(
             learning,
@@ -69,7 +86,7 @@ def train(model: str, recipe: Recipe, *, data: str, out: Path, condition: tuple[
             trained,
             n=asked["steps"] or asked["epochs"] * len(trained),
             lr=asked["lr"],
-            validate=cells.tested,
+            validate=tested,
             patience=asked["patience"],
             checkpoint=out / "checkpoint",
         )

@@ -33,8 +33,8 @@ def test_the_zip_holds_what_gradescope_runs_and_this_package(root):
     for script in ("setup.sh", "run_autograder"):
         assert subprocess.run(["bash", "-n", source / script], capture_output=True, text=True).stderr == ""
     there = {p.relative_to(source / "package") for p in source.glob("package/lab/**/*") if p.is_file()}
-    here = {p.relative_to(places.ROOT) for p in places.ROOT.glob("lab/**/*") if p.is_file() and p.suffix != ".pyc"}
-    assert there == here and (source / "package/pyproject.toml").exists()
+    ours = [p for p in places.ROOT.glob("lab/**/*") if p.is_file() and "__pycache__" not in p.parts]
+    assert there == {p.relative_to(places.ROOT) for p in ours} and (source / "package/pyproject.toml").exists()
     assert not [p for p in source.glob("package/**/*") if "hw01.md" in p.name]
 
 

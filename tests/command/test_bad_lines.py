@@ -57,8 +57,8 @@ def train_x(folder, change):
     return train(folder, written(folder, change), "--layer", "X")
 
 
-def option(*words, model="vae"):
-    return lambda folder: lines(written(folder), folder / "run", *QUICK, *words, model=model)
+def option(*words, model="vae", small=QUICK):
+    return lambda folder: lines(written(folder), folder / "run", *small, *words, model=model)
 
 
 def diffused(*words, model="ddpm"):
@@ -233,14 +233,63 @@ def embed(folder, cells, *then):
     return ["embed", str(folder / "run"), str(cells), "--out", str(folder / "new.h5ad"), *then]
 
 
+def predict(folder, cells, *then):
+    return ["predict", str(folder / "run"), str(cells), "--out", str(folder / "new.h5ad"), *then]
+
+
 def run_of(command, *then, damage=lambda run: None, cells=lambda folder: folder / "cells.h5ad"):
     """A finished run, then `damage` (a file's name: it is removed), then a command on it."""
 
     def make(folder):
         begun(folder, damage=damage if callable(damage) else lambda run: (run / damage).unlink())
-        return sample(folder, *then) if command == "sample" else embed(folder, cells(folder), *then)
+        if command == "sample":
+            return sample(folder, *then)
+        return {"embed": embed, "predict": predict}[command](folder, cells(folder), *then)
 
     return make
+
+
+def series(change=None, *words):
+    """rssm on twenty small cells, ten wells at two hours, whose obs `change(obs)` has altered."""
+
+    def make(folder):
+        path = written(folder, lambda cells: change and change(cells.obs))
+        told = ["--track", "well", "--time", "hour", *words]
+        return lines(path, folder / "run", *QUICK, *told, model="rssm")
+
+    return make
+
+
+def imagined(*words, change=lambda cells: None):
+    """A finished rssm, told doses, and a prediction of the same cells after a change."""
+
+    def make(folder):
+        assert main(series(column("dose", 1.0), "--action", "dose")(folder)) == 0
+        dosed = lambda cells: cells.obs.insert(0, "dose", 1.0) or change(cells)
+        return predict(folder, written(folder, dosed, name="more.h5ad"), *words)
+
+    return make
+
+
+def expected(*words, told=("--track", "well", "--time", "hour", "--action", "dose")):
+    """A finished jepa, and a prediction of the same cells, told doses."""
+
+    def make(folder):
+        path = written(folder, lambda cells: cells.obs.insert(0, "dose", 1.0))
+        assert main(lines(path, folder / "run", "--epochs", "1", *told, model="jepa")) == 0
+        return predict(folder, path, *words)
+
+    return make
+
+
+def at(name, row, value):
+    def change(obs):
+        obs[name] = obs[name].astype(float if isinstance(value, float) else object)
+        obs.iloc[row, obs.columns.get_loc(name)] = value
+        if isinstance(value, str):
+            obs[name] = obs[name].astype(str)
+
+    return change
 
 
 def report(held_out=None, samples=None, *then, out="judged"):
@@ -253,6 +302,65 @@ def report(held_out=None, samples=None, *then, out="judged"):
         return ["report", *map(str, of), "--out", str(folder / out), *train, *words]
 
     return make
+
+
+def treated(*words, model="cpa", change=None):
+    """A model of perturbations on small cells, of which day 0 is the control."""
+    size = ["--epochs", "1", "--n-hidden", "8"]
+    told = [] if "--control" in words else ["--control", "day 0"]
+    return lambda folder: lines(
+        written(folder, change), folder / "run", *size, "--by", "batch", *told, *words, model=model
+    )
+
+
+def sequenced(word, value):
+    """BiMamba on such cells, and tables: of other genes, without starts, of other perturbations, in words."""
+    tables = {
+        "other.csv": "symbol,chromosome,start\nTP53,17,7\n",
+        "short.csv": "symbol,chromosome\ngene-1,17\n",
+        "table.csv": "name,f\nday 7,1\n",
+        "words.csv": "name,f\nday 1,much\n",
+    }
+
+    def make(folder):
+        for name, text in tables.items():
+            (folder / name).write_text(text)
+        told = str(folder / value) if value in tables else value
+        size = ["--epochs", "1", "--control", "day 0", "--by", "batch", "--n-pathways", "0", "--width", "8"]
+        return lines(written(folder), folder / "run", *size, word, told, model="bimamba")
+
+    return make
+
+
+def unheard(folder):
+    """A sequence of genes, asked for what is none of them."""
+    assert main(sequenced("--head", "linear")(folder)) == 0
+    control = written(folder, lambda c: c[c.obs["batch"] == "day 0"].copy(), name="more.h5ad")
+    return predict(folder, control, "--condition", "batch=drug")
+
+
+def foretold(*words, model="cpa", with_=(), trained=None, change=lambda c: c[c.obs["batch"] == "day 0"].copy()):
+    """One that was `trained` on changed cells, asked to predict from cells after their change: by default controls."""
+
+    def make(folder):
+        assert main(treated(*with_, model=model, change=trained)(folder)) == 0
+        return predict(folder, written(folder, change, name="more.h5ad"), *words)
+
+    return make
+
+
+def dosed(values):
+    return lambda cells: column("dose", values)(cells.obs)
+
+
+def totalled(cells):
+    cells.obs["n_counts"] = 900.0
+    return cells[cells.obs["batch"] == "day 0"].copy()
+
+
+def apart(cells):
+    """Of type A there are only controls, and of B none."""
+    cells.obs["cell_type"] = np.where(cells.obs["batch"] == "day 0", "A", "B")
 
 
 def judged(side=None, change=None, *then, out="judged"):
@@ -526,6 +634,213 @@ BAD = {  # what is wrong: (the command line, words of the sentence)
     "an embedding of a cell without counts in the run's genes": (
         run_of("embed", cells=lambda f: written(f, lambda c: without_counts(c), name="more.h5ad")),
         "1 of 20 cells have no count",
+    ),
+    "a prediction in no run": (lambda f: predict(f, written(f), "--condition", "a=b"), "is no folder of a run"),
+    "a prediction by a model that makes none": (
+        run_of("predict", "--condition", "batch=day 1"),
+        "holds a vae, which predicts no other conditions; train one that does",
+    ),
+    "a prediction of nothing": (lambda f: predict(f, written(f)), "Missing option '--condition'"),
+    "a prediction of a name alone": (
+        lambda f: predict(f, written(f), "--condition", "perturbation"),
+        "'perturbation' names no level; give a name and its level, such as tissue=lung",
+    ),
+    "an embedding kept open by nothing": (
+        lambda f: lines(written(f), f / "run", "--keeps", "ema", model="jepa"),
+        "'ema' is not one of 'variance', 'gaussian'",
+    ),
+    "pairs of rows without times": (
+        option("--track", "well", model="jepa", small=()),
+        "--track is of cells in time; give --track and --time with it, or none of these",
+    ),
+    "a window of genes": (
+        option("--window", "3", model="jepa", small=()),
+        "--window is of cells in time; give --track",
+    ),
+    "doses of cells without time": (
+        option("--action", "hour", model="jepa", small=()),
+        "--action is of cells in time; give --track and --time with it",
+    ),
+    "a gap that is done": (
+        option("--track", "well", "--time", "hour", "--action", "gap", model="jepa", small=()),
+        "a jepa is asked by gap=TIME what comes later; give the action 'gap' another name",
+    ),
+    "a prediction by a jepa of genes": (
+        expected("--condition", "gap=1", told=()),
+        "this jepa was not told of time; train one with --track and --time",
+    ),
+    "a gap in words": (
+        expected("--condition", "gap=soon"),
+        "gap=soon is no condition of this jepa; give gap=TIME, from 0 to 1, and by numbers what is done meanwhile",
+    ),
+    "a gap back in time": (expected("--condition", "gap=-1"), "gap=-1 is no condition of this jepa; give gap=TIME"),
+    "a gap that is NaN": (expected("--condition", "gap=nan"), "gap=nan is no condition of this jepa; give gap=TIME"),
+    "a gap that was never seen": (
+        expected("--condition", "gap=1.5"),
+        "gap=1.5 is no condition of this jepa; give gap=",
+    ),
+    "a gap of rows told nothing else": (
+        expected("--condition", "hour=1", told=("--track", "well", "--time", "hour")),
+        "hour=1 is no condition of this jepa; give gap=TIME, from 0 to 1",
+    ),
+    "an endless dose": (
+        expected("--condition", "gap=1", "--condition", "dose=inf"),
+        "dose=inf is no condition of this jepa; give gap=TIME",
+    ),
+    "a dose for no time": (expected("--condition", "dose=1"), "a jepa predicts over one gap or more, each given once"),
+    "two doses at once": (
+        expected("--condition", "gap=1", "--condition", "dose=1", "--condition", "dose=2"),
+        "a jepa predicts over one gap or more, each given once, as is what is done meanwhile",
+    ),
+    "one gap twice": (
+        expected("--condition", "gap=1", "--condition", "gap=1"),
+        "a jepa predicts over one gap or more, each given once",
+    ),
+    "series without a track": (lambda f: lines("x", f, "--time", "hour", model="rssm"), "Missing option '--track'"),
+    "series without times": (lambda f: lines("x", f, "--track", "well", model="rssm"), "Missing option '--time'"),
+    "a track that is missing": (series(None, "--track", "mouse"), "no column 'mouse'; it has: cell_type, batch, well"),
+    "a time that is missing": (series(None, "--time", "day"), "no column 'day'; it has: cell_type, batch, well"),
+    "an action that is missing": (series(None, "--action", "dose"), "no column 'dose'; it has: cell_type, batch"),
+    "a row without a track": (series(at("well", 3, None)), "obs['well'] is missing for 1 of 20 cells"),
+    "times in words": (series(at("hour", 3, "late")), "'hour' holds no numbers; give a column that does"),
+    "a row without a time": (series(at("hour", 3, np.nan)), "'hour' holds 1 values that are missing or infinite"),
+    "an action that is NaN": (
+        series(lambda obs: obs.insert(0, "dose", [np.nan, *range(19)]), "--action", "dose"),
+        "'dose' holds 1 values that are missing or infinite; give an action 0 where nothing was done",
+    ),
+    "an action in words": (series(None, "--action", "batch"), "'batch' holds no numbers"),
+    "a track with one row": (series(at("well", 3, "well X")), "has 1 of the 2 rows of a window; remove it"),
+    "tracks shorter than a window": (
+        series(None, "--window", "3"),
+        "the track 'well 0' has 2 of the 3 rows of a window; remove it, or give a smaller --window",
+    ),
+    "a window of one row": (series(None, "--window", "1"), "'--window': 1 is not in the range x>=2"),
+    "two rows at one time": (series(at("hour", 13, 0.0)), "well 'well 3' has two rows at hour 0, and a track is one"),
+    "too few tracks": (
+        series(None, "--validation", "0.01"),
+        "--validation 0.01 of 10 tracks leaves none to hold out; it takes at least two tracks",
+    ),
+    "series of log-normalised cells": (
+        lambda f: lines(written(f, logged), f / "run", *QUICK, "--track", "well", "--time", "hour", model="rssm"),
+        "X holds no integers",
+    ),
+    "a prediction of a gene's fall": (imagined("--condition", "gene=0"), "gene=0 is no condition of an rssm; give the"),
+    "a prediction after no time": (imagined("--condition", "after=noon"), "after=noon is no condition of an rssm"),
+    "a prediction after the last row": (
+        imagined("--condition", "after=1"),
+        "no row is later than after=1; times go from 0 to 1",
+    ),
+    "a prediction after NaN": (imagined("--condition", "after=nan"), "after=nan; times go from 0 to 1"),
+    "a prediction before the first row": (
+        imagined("--condition", "after=-1"),
+        "no row of the track 'well 0' is seen up to after=-1; times go from 0 to 1",
+    ),
+    "a prediction of cells without their track": (
+        imagined("--condition", "after=0", change=lambda cells: setattr(cells, "obs", cells.obs.drop(columns="well"))),
+        "no column 'well'",
+    ),
+    "a prediction of cells without doses": (
+        imagined("--condition", "after=0", change=lambda cells: setattr(cells, "obs", cells.obs.drop(columns="dose"))),
+        "no column 'dose'",
+    ),
+    "a prediction of series of other genes": (
+        imagined("--condition", "after=0", change=lambda cells: cells[:, 2:].copy()),
+        "2 of the 10 genes of the run",
+    ),
+    "a prediction from rows without counts": (
+        imagined("--condition", "after=0", change=without_counts),
+        "1 of 10 cells have no count",
+    ),
+    "perturbations without a control": (
+        lambda f: lines(written(f), f / "run", "--by", "batch", model="scgen"),
+        "Missing option '--control'",
+    ),
+    "a control that no cell has": (treated("--control", "DMSO"), "a model learns from cells labelled 'DMSO' and from"),
+    "nothing but controls": (
+        treated(change=lambda c: c[c.obs["batch"] == "day 0"].copy()),
+        "obs['batch'] holds day 0: a model learns from cells labelled 'day 0' and from perturbed ones",
+    ),
+    "perturbations in a column that is missing": (
+        lambda f: lines(written(f), f / "run", "--control", "day 0", model="gears"),
+        "no column 'perturbation'; it has: cell_type, batch",
+    ),
+    "perturbations of log-normalised values": (treated("--layer", "X", change=dense(np.log1p)), "log-normalised"),
+    "a perturbation among held-out cells alone": (
+        treated("--control", "day 0", change=lambda c: rare(c.obs)),
+        "2 cells with obs['batch'] = 'day 9' are held out",
+    ),
+    "shifts within groups that have one side alone": (
+        treated("--group", "cell_type", model="scgen", change=apart),
+        "no group has both cells of 'day 1' and of 'day 0'",
+    ),
+    "groups of a model that has none": (treated("--group", "cell_type"), "no option --group"),
+    "doses in words": (treated("--dose", "cell_type"), "obs['cell_type'] holds what is no dose"),
+    "doses below 0": (treated("--dose", "dose", change=dosed(np.arange(20) - 1.0)), "store numbers from 0 up"),
+    "doses in a column that is missing": (treated("--dose", "dose"), "no column 'dose'"),
+    "doses of a model that knows none": (treated("--dose", "dose", model="gears"), "no option --dose"),
+    "an adversary that helps": (treated("--adversary", "-1"), "'--adversary': -1.0 is not in the range x>=0"),
+    "more neighbours than genes": (treated(model="gears"), "k=10: a gene has from 1 to 9 neighbours among 10"),
+    "a graph that is not there": (treated("--graph", "none.gmt", model="gears"), "none.gmt cannot be read"),
+    "a graph that goes round before it begins": (treated("--n-layers", "-1", model="gears"), "'--n-layers': -1 is"),
+    "masks that are all open": (treated("--share", "1", model="causal-vae"), "'--share': 1.0 is not in the range"),
+    "sparsity below none": (treated("--sparsity", "-1", model="causal-vae"), "'--sparsity': -1.0 is not in the range"),
+    "a flow of perturbations with more coordinates than genes": (
+        treated("--coordinates", "11", model="perturb-flow"),
+        "--coordinates 11, but there are 10 genes",
+    ),
+    "a head that is none": (sequenced("--head", "poisson"), "'poisson' is not one of 'linear', 'probabilistic'"),
+    "tokens too narrow for their parts": (sequenced("--width", "10"), "width=10: tokens have three parts"),
+    "an annotation that is not there": (sequenced("--annotation", "none.csv"), "none.csv cannot be read"),
+    "an annotation of other genes": (sequenced("--annotation", "other.csv"), "has none of the 10 genes"),
+    "an annotation without starts": (sequenced("--annotation", "short.csv"), "no column 'start'"),
+    "descriptors of other perturbations": (sequenced("--descriptors", "table.csv"), "no perturbation in training has"),
+    "descriptors in words": (sequenced("--descriptors", "words.csv"), "holds what are no numbers"),
+    "descriptors of genes for what are none": (sequenced("--descriptors", "genes"), "no perturbation in training has"),
+    "more pathway features than controls bear": (sequenced("--n-pathways", "9"), "ask for 18 or more"),
+    "a layout that is none": (run_of("predict", "--condition", "a=b", "--layout", "csv"), "'csv' is not one of"),
+    "a drug that the sequence does not know": (unheard, "'drug' has a part that no training cell carries"),
+    "a perturbation that no training cell has": (
+        foretold("--condition", "batch=day 1+X"),
+        "no training cell carries 'X'",
+    ),
+    "a perturbation that is no gene of the graph": (
+        foretold("--condition", "batch=gene-1+X", model="gears", with_=["--neighbours", "2"]),
+        "'X' is no gene of the graph, which has 12",
+    ),
+    "a prediction by a name that the model does not know": (
+        foretold("--condition", "perturbation=day 1"),
+        "this model knows no 'perturbation': it is asked by --condition batch=A",
+    ),
+    "a dose that the model was not told": (
+        foretold("--condition", "batch=day 1", "--condition", "dose=2"),
+        "this model knows no 'dose'",
+    ),
+    "a dose in words": (
+        foretold(
+            "--condition", "batch=day 1", "--condition", "dose=high", with_=["--dose", "dose"], trained=dosed(1.0)
+        ),
+        "dose=high is no number",
+    ),
+    "a dose below 0": (
+        foretold("--condition", "batch=day 1", "--condition", "dose=-1", with_=["--dose", "dose"], trained=dosed(1.0)),
+        "dose=-1.0: it is a finite number from 0 up",
+    ),
+    "a dose of nothing": (
+        foretold("--condition", "dose=1", with_=["--dose", "dose"], trained=dosed(1.0)),
+        "name each perturbation once, --condition batch=A",
+    ),
+    "one perturbation twice": (foretold(*2 * ["--condition", "batch=day 1"]), "name each perturbation once"),
+    "a prediction from perturbed cells": (
+        foretold("--condition", "batch=day 1", change=None),
+        "13 of 20 cells are labelled otherwise than 'day 0' (first: 'day 1'), and a prediction begins at controls",
+    ),
+    "a prediction from log-normalised controls": (
+        foretold("--condition", "batch=day 1", change=dense(np.log1p)),
+        "X holds no integers",
+    ),
+    "a prediction onto full totals that training cells had not": (
+        foretold("--condition", "batch=day 1", model="gears", with_=["--neighbours", "2"], change=totalled),
+        "training cells had no obs['n_counts']",
     ),
     "samples with genes that real cells lack": (
         report(samples=lambda c: setattr(c, "var_names", [*c.var_names[1:], "else"])),

@@ -1,13 +1,12 @@
 """`doctor` and `data` say what is here."""
 
-import sys
-
 import anndata as ad
 import pytest
 import torch
 
 from lab import data
 from lab.command import main
+from lab.ssm.backends import INSTALL
 
 
 def test_doctor_names_versions_devices_and_back_ends_with_reasons(capsys, monkeypatch):
@@ -27,20 +26,21 @@ def test_doctor_names_versions_devices_and_back_ends_with_reasons(capsys, monkey
         ("raise ImportError('undefined symbol: _ZN3c10')", "cannot be imported (undefined symbol: _ZN3c10)"),
     ],
 )
-def test_doctor_does_not_believe_that_an_importable_mamba_works(module, why, tmp_path, monkeypatch, capsys):
-    package = tmp_path / "mamba_ssm" / "ops"
-    package.mkdir(parents=True)
-    for init in (package.parent / "__init__.py", package / "__init__.py"):
-        init.write_text("")
-    (package / "selective_scan_interface.py").write_text(module)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.startswith("mamba_ssm")]:
-        monkeypatch.delitem(sys.modules, name)
+def test_doctor_does_not_believe_that_an_importable_mamba_works(module, why, pretend_mamba, capsys):
+    pretend_mamba(module)
     assert main(["doctor"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("selective scan"))
     assert why in line and "cuda:" not in line
-    for name in [name for name in sys.modules if name.startswith("mamba_ssm")]:
-        del sys.modules[name]
+
+
+def test_doctor_says_how_a_gpu_gets_its_kernel(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    assert main(["doctor"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("selective scan"))
+    assert line.split(maxsplit=2)[2].startswith("torch: mamba_ssm is not installed") and INSTALL in line
 
 
 def test_data_says_of_every_set_where_it_comes_from_and_under_which_licence(capsys):

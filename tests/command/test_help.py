@@ -21,14 +21,18 @@ from lab.command.recipes import found
         ["train", "cvae", "--help"],
         ["train", "ddpm", "--help"],
         ["train", "ebm", "--help"],
+        ["train", "rssm", "--help"],
+        ["train", "gears", "--help"],
         ["sample", "--help"],
         ["embed", "--help"],
+        ["predict", "--help"],
         ["report", "--help"],
         ["evaluate", "--help"],
         lines("x", "y", "--lr", "0"),
         lines("x", "y", "--n-latent", "ten"),
         ["sample", "run", "--n", "0", "--out", "x.h5ad"],
         ["embed", "run", "cells.h5ad", "--out", "x.csv"],
+        ["predict", "run", "cells.h5ad", "--condition", "gap", "--out", "x.h5ad"],
     ],
 )
 def test_nothing_heavy_is_imported_before_the_line_is_understood(line):
@@ -48,9 +52,9 @@ def test_help_lists_the_options_that_all_models_share_and_those_of_one_and_the_f
     shared = "data out layer genes epochs steps patience size lr validation seed".split()
     assert all(f"--{name} " in every for name in shared)
     assert all(f"  {option.opts[0]}" in own for option in recipe.options)
-    for file in (*SHARED, "latent.h5ad" if recipe.embed else "coordinates.h5ad"):
+    for file in (*SHARED, *(["latent.h5ad"] if recipe.embed else ["coordinates.h5ad"] if recipe.sample else [])):
         assert file in said
-    for default in ("[default: 128; x>=1]", "[default: 0.001; x>0]", "2000, or all where", "[required]"):
+    for default in ("[default: 128; x>=1]", "(0.001, of a causal-vae 0.01); x>0]", "2000, or all where", "[required]"):
         assert default in " ".join(said.split())
 
 
@@ -64,6 +68,15 @@ def test_help_lists_the_options_that_all_models_share_and_those_of_one_and_the_f
         "ddpm": "one half where nothing is remembered",
         "flow": "that of coupled pairs is lower",
         "ebm": "told neither depth nor labels",
+        "jepa": "`predict --condition gap=TIME` then says where any cells will stand so much later",
+        "rssm": "`predict --condition after=TIME` imagines the rows after a time",
+        "scgen": "each of which must have cells of its own",
+        "cpa": "tells labels from basal codes, beside chance",
+        "gears": "must be a gene that is modelled, or occur in the file",
+        "causal-vae": "share of the masks that stayed open",
+        "perturb-diffusion": "none is the partner of one",
+        "bimamba": "the flattened R2 beside it",
+        "perturb-flow": "every cell of the perturbations that it shall predict, and half of the controls",
     }.items(),
 )
 def test_help_says_of_a_model_what_its_options_do_not(model, words, capsys):
@@ -81,8 +94,8 @@ def test_a_line_that_stops_short_is_answered_with_help(line, capsys):
 def test_every_command_has_its_line(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    at = [said.index(f"\n  {name} ") for name in ("doctor", "data", "train", "sample", "embed", "report", "evaluate")]
-    assert at == sorted(at)
+    names = ("doctor", "data", "train", "sample", "embed", "predict", "report", "evaluate")
+    assert (at := [said.index(f"\n  {name} ") for name in names]) == sorted(at)
     assert main(["train", "--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in found())

@@ -18,6 +18,7 @@ import click
 
 from lab.command.front import Real
 from lab.command.options import CONDITION
+from lab.errors import Refused
 
 from . import Recipe
 
@@ -53,6 +54,20 @@ def results(model, cells):
     return {"held-out loss": loss.mean().item()}, {"shares.txt": lambda path: path.write_text(str(shares))}
 
 
+def predict(model, cells, record, conditions, seed):
+    import anndata as ad
+    import torch
+
+    parts = {}
+    for name, value in conditions:
+        if name != "depth":
+            raise Refused(f"{name} is not known; give depth=COUNTS")
+        law = model.law({"log_library": torch.full((cells.n_obs, 1), float(value)).log()})
+        counts = {"counts": law.sample().numpy(), "seen": cells.layers["counts"]}
+        parts[value] = ad.AnnData(layers=counts, obs=cells.obs, var=cells.var)
+    return ad.concat(parts, label="depth", index_unique="-", merge="same")
+
+
 marginal_profile = Recipe(
     build,
     loss,
@@ -60,6 +75,7 @@ marginal_profile = Recipe(
     options=(CONDITION, click.Option(["--floor"], type=Real(0), metavar="FLOAT", default=1.0, help="Pseudocount.")),
     help="Train one profile for all cells.",
     sample=lambda model, b: model.law(b).sample(),
+    predict=predict,
 )
 '''
 
@@ -75,7 +91,7 @@ def new_family(tmp_path, monkeypatch):
 def test_a_recipe_is_found_by_listing_the_folder(new_family, capsys):
     assert set(recipes.found()) == {new_family, *MODELS}
     assert main(["train", "--help"]) == 0
-    assert "marginal-profile  Train one profile for all cells." in capsys.readouterr().out
+    assert "marginal-profile Train one profile for all cells." in " ".join(capsys.readouterr().out.split())
     assert main(["train", new_family, "--data", "x", "--out", "y", "--floor", "-1"]) == 2
 
 
@@ -102,6 +118,51 @@ def test_a_family_of_one_file_is_trained_continued_reopened_and_drawn_from(new_f
     assert "marginal-profile, which has no latent space" in capsys.readouterr().err
 
 
+def predicted(run, cells, out, *words):
+    assert main(["predict", str(run), str(cells), "--out", str(out), *words]) == 0
+    return ad.read_h5ad(out)
+
+
+def test_a_family_that_predicts_is_given_matched_genes_every_condition_in_order_and_a_seed(
+    new_family, tmp_path, capsys
+):
+    path = written(tmp_path, n_cells=200, n_genes=50)
+    assert main(lines(path, run := tmp_path / "run", "--epochs", "1", model=new_family)) == 0
+    cells = ad.read_h5ad(path)[:30, np.random.default_rng(0).permutation(50)[:48]].copy()
+    cells.write_h5ad(few := tmp_path / "few.h5ad")
+    capsys.readouterr()
+    words = ["--condition", "depth=900", "--condition", "depth=30"]
+    new = predicted(run, few, tmp_path / "new.h5ad", *words)
+    assert "2 of the 50 genes" in (said := capsys.readouterr().out) and "for depth=900, depth=30 from 30 cells" in said
+    assert list(new.var_names) == (run / "genes.txt").read_text().split()
+    absent = list(new.uns["predict"]["genes missing"])
+    assert len(absent) == 2 and not new[:, absent].layers["seen"].sum()
+    whole = np.tile(cells.layers["counts"].toarray(), (2, 1))
+    np.testing.assert_array_equal(new[:, cells.var_names].layers["seen"].toarray(), whole)
+    assert list(new.uns["predict"]["condition"]) == ["depth=900", "depth=30"]
+    depth = new.layers["counts"].sum(1).reshape(2, 30).mean(1)
+    np.testing.assert_allclose(depth, [900, 30], rtol=0.1)
+    assert list(new.obs["cell_type"]) == 2 * list(cells.obs["cell_type"])
+    again = predicted(run, few, tmp_path / "again.h5ad", *words)
+    other = predicted(run, few, tmp_path / "other.h5ad", *words, "--seed", "1")
+    np.testing.assert_array_equal(new.layers["counts"], again.layers["counts"])
+    assert (new.layers["counts"] != other.layers["counts"]).any()
+    assert main(["predict", str(run), str(few), "--condition", "dose=1", "--out", str(tmp_path / "no.h5ad")]) == 1
+    assert "dose is not known; give depth=COUNTS" in capsys.readouterr().err and not (tmp_path / "no.h5ad").exists()
+    line = [
+        "predict",
+        str(run),
+        str(few),
+        "--condition",
+        "depth=9",
+        "--layout",
+        "vcc",
+        "--out",
+        str(tmp_path / "no.h5ad"),
+    ]
+    assert main(line) == 1 and "knows no perturbations; leave --layout out" in capsys.readouterr().err
+
+
 def test_a_file_that_a_family_adds_and_that_is_gone_is_written_again(new_family, tmp_path):
     line = lines(written(tmp_path), tmp_path / "run", "--epochs", "1", model=new_family)
     assert main(line) == 0
@@ -114,4 +175,4 @@ def test_a_recipe_s_file_imports_nothing_heavy_outside_its_functions(file):
     top = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
     named = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top]
     light = {"click", "functools", "lab.command.front", "lab.command.options", "lab.errors", "", "importlib", "pkgutil"}
-    assert set(named) <= light | {"collections.abc", "typing"}
+    assert set(named) <= light | {"collections.abc", "typing", "lab.command.judging", "coordinates", "perturbation"}

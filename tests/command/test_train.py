@@ -235,7 +235,7 @@ def test_a_column_of_the_users_is_never_replaced(tmp_path):
         path = written(tmp_path, taken(*names), name=f"{out}.h5ad")
         assert main(lines(path, tmp_path / out, *QUICK)) == 0
         obs = ad.read_h5ad(tmp_path / out / "latent.h5ad").obs
-        assert all(list(obs[name]) == mine for name in names) and len(obs.columns) == 3 + len(names)
+        assert all(list(obs[name]) == mine for name in names) and len(obs.columns) == 5 + len(names)
         held_out[obs.columns[-1]] = list(obs.iloc[:, -1])
     assert list(held_out) == ["held_out", "held_out_by_lab", "held_out_by_lab_by_lab"]
     assert len(set(map(tuple, held_out.values()))) == 1 and sum(held_out["held_out"]) == 2

@@ -21,9 +21,10 @@ def commands(group=None, path=()):
 COMMANDS = dict(commands())
 SHARED = [one for one in vars(options).values() if isinstance(one, click.Option)]
 PLACES = {  # a word whose object depends on where it stands, and why that is one meaning
-    "--out": "where results go: a folder for train and, of other files, for judges, one new file for sample and embed",
+    "--out": "where results go: a folder for train and, of other files, for judges, else one new file",
     "--train": "the model's training cells: report looks for copies of them, evaluate lets baselines learn from them",
-    "--condition": "an obs column that the model is told; its NAME for train, NAME=LEVEL for sample",
+    "--control": "control cells: their label for train, their file for evaluate",
+    "--condition": "what the model is told; an obs column's NAME for train, NAME=LEVEL for sample, for predict several",
 }
 
 
@@ -38,6 +39,7 @@ def test_the_commands_are_these():
         ("data",),
         ("sample",),
         ("embed",),
+        ("predict",),
         ("report",),
         ("evaluate",),
         *trained,
@@ -57,7 +59,7 @@ def test_a_word_means_the_same_wherever_it_stands():
                 for word in option.opts:
                     known.setdefault(word, {}).setdefault(meaning(option), []).append(" ".join(path))
     assert {word for word, meanings in known.items() if len(meanings) > 1} == set(PLACES)
-    assert {word: len(known[word]) for word in PLACES} == {"--out": 4, "--train": 2, "--condition": 2}
+    assert {word: len(known[word]) for word in PLACES} == {"--out": 4, "--train": 2, "--control": 2, "--condition": 3}
 
 
 def test_a_word_of_the_shared_vocabulary_is_no_recipe_s_own():

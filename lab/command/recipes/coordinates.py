@@ -8,19 +8,6 @@ from lab.errors import Refused
 
 from . import Recipe
 
-COMPONENTS = 20  # where there are components and no number is given
-
-
-def _coordinates(known, options):
-    from lab.nets import Coordinates
-
-    genes, n = len(known.genes), options["coordinates"]
-    if n is None:
-        n = 0 if options.get("preset") == "large" else min(COMPONENTS, genes)
-    if n > genes:
-        raise Refused(f"--coordinates {n}, but there are {genes} genes; ask for fewer, or 0 for the genes themselves")
-    return Coordinates(genes, n)
-
 
 def _network(coordinates, levels, options):  # net(x, t, cond), told depth and conditions
     from lab.nets import MLP, ConditionEmbedding, GeneAttention
@@ -34,39 +21,35 @@ def _network(coordinates, levels, options):  # net(x, t, cond), told depth and c
     return MLP(n, n, n_hidden=width, embed=embed)
 
 
-def _fitted(model, known):
-    try:
-        return model if known.batches is None else model.fit(known.batches)
-    except Refused as why:
-        raise Refused(f"--coordinates {model.coordinates.n}: {why}") from None
-
-
 def _diffusion(known, options):
     from lab import path
     from lab.command.cell_diffusion import CellDiffusion
+    from lab.command.in_coordinates import coordinates_of, fitted
     from lab.denoise import Denoiser
 
-    coordinates, levels = _coordinates(known, options), {name: len(of) for name, of in known.levels.items()}
+    coordinates, levels = coordinates_of(known, options), {name: len(of) for name, of in known.levels.items()}
     net, way = _network(coordinates, levels, options), getattr(path, options["schedule"])()
-    return _fitted(CellDiffusion(coordinates, Denoiser(net, way, options["predicts"]), levels), known)
+    return fitted(CellDiffusion(coordinates, Denoiser(net, way, options["predicts"]), levels), known)
 
 
 def _flow(known, options):
     from lab.command.cell_flow import CellFlow
+    from lab.command.in_coordinates import coordinates_of, fitted
 
-    coordinates, levels = _coordinates(known, options), {name: len(of) for name, of in known.levels.items()}
-    return _fitted(
+    coordinates, levels = coordinates_of(known, options), {name: len(of) for name, of in known.levels.items()}
+    return fitted(
         CellFlow(coordinates, _network(coordinates, levels, options), levels, couple=options["couple"]), known
     )
 
 
 def _energy(known, options):
     from lab.command.cell_energy import CellEnergy
+    from lab.command.in_coordinates import coordinates_of, fitted
     from lab.nets import mlp
 
-    coordinates, width = _coordinates(known, options), options["n_hidden"]
+    coordinates, width = coordinates_of(known, options), options["n_hidden"]
     net = mlp(coordinates.n_out, width, width, 1)
-    return _fitted(CellEnergy(coordinates, net, step=options["step_size"], n_steps=options["chain_steps"]), known)
+    return fitted(CellEnergy(coordinates, net, step=options["step_size"], n_steps=options["chain_steps"]), known)
 
 
 def _loss(model, options):
