@@ -35,7 +35,9 @@ def test_what_is_shipped_says_how_it_was_made_and_by_whom_it_can_be_made_again(n
     assert story["seconds"] > 0 and story["processor"]
     assert set(story["spread"]) <= set(story["keep"])
     if not story.get("weights"):
-        moved = next(story["over"][k] for k in ("seed", "split", "screen", "method", "fold", "target") if k in story["over"])
+        moved = next(
+            story["over"][k] for k in ("seed", "split", "screen", "method", "fold", "target") if k in story["over"]
+        )
         assert len(moved) > 1, "one seed, or one set of cells, cannot say how much a number moves"
     assert len(story["digest"]) == 64 and story["files"]
     assert of_page or "lab/command/__init__.py" in story["files"]
