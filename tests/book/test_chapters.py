@@ -9,6 +9,7 @@ import pytest
 import reader
 import yaml
 from contents import ROOT, chapter, notebook_pages, pages, read
+from labels import numbered
 from myst import walk
 
 from lab import shipped
@@ -184,9 +185,7 @@ def test_links_lead_to_pages_of_the_book(page):
 
 
 def test_a_label_names_one_thing_in_the_whole_book():
-    label = r"^\$\$ \((\S+)\)$|^\((\S+)\)=$|^ *:?(?:label|name): (\S+)$"
-    text = "".join(re.sub(r"\A---\n.*?\n---\n", "", (ROOT / p).read_text(), flags=re.S) for p in pages())
-    names = Counter("".join(found) for found in re.findall(label, text, re.M))
+    names = Counter(label for page in pages() for label, *_ in numbered(page) if label)
     assert len(names) > 400 and max(names.values()) == 1, names.most_common(3)
 
 
